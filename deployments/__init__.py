@@ -1,0 +1,1 @@
+"""Work pools and the bootstrap of a server."""

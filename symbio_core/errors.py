@@ -1,0 +1,110 @@
+"""Every way to fail: one family, each with its next step, retryable or not.
+
+::
+
+    SymbioError                      one line: what, where, what to do
+    ├── BadInput                     exit code 2: the person can mend it
+    │   ├── CorpusError
+    │   ├── ConfigError
+    │   ├── BudgetTooSmall
+    │   └── UnknownRun
+    ├── StorageError
+    │   ├── NotWritable              exit code 2
+    │   ├── DiskTooFull              exit code 2
+    │   ├── AlreadyExists            a create-once name is taken
+    │   ├── SwapLost                 somebody else moved the pointer first
+    │   └── CheckpointDamaged
+    ├── ComputeError
+    │   ├── NoDevice                 exit code 2
+    │   └── Overtime                 retryable: a phase takes far longer than predicted
+    └── TrainingError
+        ├── Diverged
+        └── OutOfMemory
+"""
+
+from __future__ import annotations
+
+
+class SymbioError(Exception):
+    """Something symbio can explain in one line: what is wrong, where, what to do."""
+
+    exit_code = 1
+    retryable = False
+
+
+class BadInput(SymbioError):
+    """The person can mend it: a setting, a path, a corpus."""
+
+    exit_code = 2
+
+
+class CorpusError(BadInput):
+    """The corpus is missing, empty, unreadable, not UTF-8 or too small."""
+
+
+class ConfigError(BadInput):
+    """A setting is unknown, out of bounds or contradicts another."""
+
+
+class BudgetTooSmall(ConfigError):
+    """The budget does not cover one full generation in each search phase."""
+
+
+class UnknownRun(BadInput):
+    """No run of that name lives in this storage."""
+
+
+class StorageError(SymbioError):
+    """Reading or writing the storage root failed."""
+
+
+class NotWritable(StorageError):
+    """The storage root refuses to be written."""
+
+    exit_code = 2
+
+
+class DiskTooFull(StorageError):
+    """The checkpoints to come do not fit on the disk."""
+
+    exit_code = 2
+
+
+class AlreadyExists(StorageError):
+    """A name that may be created only once is taken by other content."""
+
+
+class SwapLost(StorageError):
+    """A compare-and-swap found another version than the one it read."""
+
+
+class CheckpointDamaged(StorageError):
+    """A blob or manifest is missing or does not match its hash."""
+
+
+class ComputeError(SymbioError):
+    """The machine cannot do what was asked."""
+
+
+class NoDevice(ComputeError):
+    """The device that was asked for is not there."""
+
+    exit_code = 2
+
+
+class Overtime(ComputeError):
+    """A phase takes more than its allowed multiple of the predicted time."""
+
+    retryable = True
+
+
+class TrainingError(SymbioError):
+    """Training itself went wrong."""
+
+
+class Diverged(TrainingError):
+    """The loss is not finite, or too many steps were skipped as spikes."""
+
+
+class OutOfMemory(TrainingError):
+    """The device ran out of memory."""

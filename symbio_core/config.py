@@ -1,0 +1,387 @@
+"""Every setting: default, unit, bounds, one sentence.
+
+The command line, Prefect's form and the docs are made from it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from symbio_core.errors import ConfigError
+
+S = TypeVar("S", bound="Settings")
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PHASES = (
+    "abiogenesis",
+    "primordial",
+    "cambrian",
+    "oxidation",
+    "endosymbiosis",
+    "homeostasis",
+)
+"""The six phases in the order of a life; the field's word for what each does is in its settings."""
+PhaseName = Literal[
+    "abiogenesis", "primordial", "cambrian", "oxidation", "endosymbiosis", "homeostasis"
+]
+
+
+class Settings(BaseModel):
+    """Base of all groups: frozen, closed to unknown keys; the string under a field is its help."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class DataSettings(Settings):
+    """What the model reads."""
+
+    corpus: str = "shakespeare"
+    """`shakespeare` (37 plays; extra `demo`), or the path of a UTF-8 text file or a folder."""
+    format: Literal["auto", "chat", "plain"] = "auto"
+    """How turns are marked; `auto` finds the chat tokens by looking."""
+    tokenizer: Literal["bpe", "char"] = "bpe"
+    """Byte-level BPE trained on the train split, or one token a character."""
+    vocab_size: int = Field(1024, ge=260, le=65_536)
+    """Entries of the BPE vocabulary (tokens); a character tokenizer takes what the text has."""
+    validation_frac: float = Field(0.06, gt=0.0, lt=0.5)
+    """Share of the documents that search and gates look at (0..1)."""
+    confirm_frac: float = Field(0.06, gt=0.0, lt=0.5)
+    """Share of the documents that only the confirmation looks at (0..1)."""
+    max_bytes: int | None = Field(None, ge=10_000)
+    """Read at most this much of the corpus (bytes); empty reads all of it."""
+
+    @model_validator(mode="after")
+    def most_of_the_corpus_is_for_training(self) -> Self:
+        """Refuse splits that leave less than half for training."""
+        held_out = self.validation_frac + self.confirm_frac
+        if held_out > 0.5:
+            raise ValueError(
+                f"validation_frac + confirm_frac is {held_out:g}; keep it at 0.5 or less, "
+                "so that at least half of the corpus is trained on"
+            )
+        return self
+
+
+class ModelSettings(Settings):
+    """Shape of the GPT."""
+
+    n_layer: int = Field(4, ge=1, le=48)
+    """Transformer blocks."""
+    n_head: int = Field(4, ge=1, le=64)
+    """Attention heads a block."""
+    n_embd: int = Field(128, ge=8, le=4096, multiple_of=2)
+    """Width (channels)."""
+    context: int = Field(64, ge=8, le=8192)
+    """Longest text the model sees at once (tokens)."""
+    ffn: Literal["plain", "gated"] = "plain"
+    """Plain: down(f(up x)). Gated: down(f(gate x) · up x) at matched parameters (SwiGLU's form)."""
+    ffn_ratio: float = Field(4.0, ge=1.0, le=8.0)
+    """Width of a plain FFN over the model's width; a gated one takes 2/3 of it."""
+    tie_embeddings: bool = False
+    """Use the token embedding as the output head too."""
+
+    @model_validator(mode="after")
+    def heads_divide_the_width(self) -> Self:
+        """Refuse a width that the heads cannot share, or a head of odd width (RoPE turns pairs)."""
+        if self.n_embd % (2 * self.n_head):
+            raise ValueError(
+                f"n_embd {self.n_embd} is not a multiple of 2 × n_head = {2 * self.n_head}; "
+                f"take n_embd={2 * self.n_head * max(1, round(self.n_embd / (2 * self.n_head)))}"
+            )
+        return self
+
+
+class OptimiserSettings(Settings):
+    """How weights move."""
+
+    name: Literal["adamw", "muon"] = "muon"
+    """AdamW for all, or Muon for the matrices of the blocks and AdamW for the rest."""
+    peak_lr: float = Field(3e-3, gt=0.0, le=1.0)
+    """Highest learning rate of AdamW."""
+    muon_lr: float = Field(0.02, gt=0.0, le=1.0)
+    """Highest learning rate of Muon; it follows the same schedule."""
+    weight_decay: float = Field(0.01, ge=0.0, le=1.0)
+    """Decoupled weight decay of matrices (per unit of learning rate)."""
+    batch_size: int = Field(12, ge=1, le=4096)
+    """Sequences a step."""
+    clip_norm: float = Field(1.0, gt=0.0)
+    """Gradients are scaled down to this norm."""
+    spike_factor: float = Field(8.0, gt=1.0)
+    """A step whose gradient norm exceeds this multiple of its running median is skipped."""
+    warmup_steps: int = Field(50, ge=0)
+    """Steps in which the learning rate climbs from 0 to its peak."""
+    schedule: Literal["trapezoid", "seed"] = "trapezoid"
+    """`trapezoid`: flat, then linear decay over the whole run; `seed`: each phase's own factors."""
+    decay_frac: float = Field(0.5, gt=0.0, le=1.0)
+    """Share of the run in which the trapezoid falls (0..1)."""
+    final_lr_factor: Fraction = 0.02
+    """Where the trapezoid ends, as a share of the peak."""
+    ema_decay: float = Field(0.98, ge=0.0, lt=1.0)
+    """Decay a step of the averaged weights that are judged beside the live ones; 0 keeps none."""
+
+
+class FusionSettings(Settings):
+    """Consensus fusion of members (elastic averaging, paced by Kuramoto phases)."""
+
+    base: Fraction = 0.003
+    """Weakest pull a step of a member to the consensus."""
+    max: Fraction = 0.012
+    """Strongest pull a step."""
+    consensus_rate: Fraction = 0.02
+    """Rate a step at which the consensus follows the members' mean."""
+    damping: float = Field(0.05, ge=0.0, le=5.0)
+    """Damping of the phase velocities."""
+
+    @model_validator(mode="after")
+    def base_is_below_max(self) -> Self:
+        """Refuse a weakest pull above the strongest."""
+        if self.base > self.max:
+            raise ValueError(f"fusion base {self.base:g} is above max {self.max:g}; swap them")
+        return self
+
+
+class PhaseSettings(Settings):
+    """The numbers of one phase; verdicts reshape them (niche construction)."""
+
+    share: float = Field(gt=0.0, le=1.0)
+    """Share of the budget (0..1); the shares of all phases are brought to a sum of 1."""
+    lr_factor: float = Field(1.0, gt=0.0, le=10.0)
+    """Learning rate over peak in the `seed` schedule, at the phase's start."""
+    lr_factor_end: float | None = Field(None, gt=0.0, le=10.0)
+    """Where a cosine takes it by the phase's end; empty holds it."""
+    population: int = Field(0, ge=0, le=64)
+    """Candidates a generation; 0 trains without search."""
+    mutation: Fraction = 0.5
+    """Probability that an offspring is mutated (0..1)."""
+    coupling: float = Field(0.5, ge=0.0, le=20.0)
+    """Kuramoto's K between members (1/step-normalised time)."""
+    max_depth: int = Field(5, ge=1, le=12)
+    """Deepest expression tree allowed."""
+    max_nodes: int = Field(12, ge=1, le=64)
+    """Largest expression tree allowed (nodes)."""
+    rung_steps: int = Field(20, ge=1)
+    """Steps of a candidate's first rung; each further rung doubles the total."""
+    diversity_bonus: float = Field(0.1, ge=0.0, le=5.0)
+    """What novelty is worth in ranking, in spreads of the generation's scores."""
+    fusion: FusionSettings = FusionSettings()
+    """How strongly members are pulled to their consensus."""
+
+
+def _fusion(base: float, top: float, rate: float, damping: float) -> FusionSettings:
+    return FusionSettings(base=base, max=top, consensus_rate=rate, damping=damping)
+
+
+class PhaseTable(Settings):
+    """The six phases, with the seed document's figures as defaults."""
+
+    abiogenesis: PhaseSettings = PhaseSettings(share=0.04, lr_factor=1.0)
+    """Baseline with GELU, no search."""
+    primordial: PhaseSettings = PhaseSettings(
+        share=0.16, lr_factor=0.5, population=6, mutation=0.8, coupling=0.3, max_depth=3,
+        max_nodes=6, rung_steps=20, diversity_bonus=0.20, fusion=_fusion(0.001, 0.005, 0.01, 0.05),
+    )  # fmt: skip
+    """Explore: wide search over small trees."""
+    cambrian: PhaseSettings = PhaseSettings(
+        share=0.24, lr_factor=0.3, population=12, mutation=0.5, coupling=0.5, max_depth=5,
+        max_nodes=12, rung_steps=35, diversity_bonus=0.15, fusion=_fusion(0.003, 0.012, 0.02, 0.05),
+    )  # fmt: skip
+    """Diversify: more candidates, deeper trees."""
+    oxidation: PhaseSettings = PhaseSettings(
+        share=0.16, lr_factor=0.2, population=8, mutation=0.3, coupling=0.8, max_depth=5,
+        max_nodes=12, rung_steps=50, diversity_bonus=0.05, fusion=_fusion(0.010, 0.030, 0.03, 0.03),
+    )  # fmt: skip
+    """Converge: strong coupling, pruning; ends with the confirmation."""
+    endosymbiosis: PhaseSettings = PhaseSettings(share=0.30, lr_factor=0.1, lr_factor_end=0.03)
+    """Deep training of the winner, no search."""
+    homeostasis: PhaseSettings = PhaseSettings(share=0.10, lr_factor=0.03)
+    """Last refinement at a very low learning rate, watching for regression."""
+
+    def of(self, phase: str) -> PhaseSettings:
+        """Return the settings of the phase called ``phase``."""
+        settings: PhaseSettings = getattr(self, phase)
+        return settings
+
+
+class SearchSettings(Settings):
+    """How activation functions are proposed, compared and selected."""
+
+    mutation: Fraction | None = None
+    """Mutation probability in every search phase (0..1); empty keeps each phase's own."""
+    population: int | None = Field(None, ge=2, le=64)
+    """Candidates a generation in every search phase; empty keeps each phase's own."""
+    exploration_frac: Fraction = 0.35
+    """Share of a search phase's steps that may buy generations; the rest trains the main line."""
+    patience: int = Field(2, ge=1, le=50)
+    """Generations without a find after which a phase stops buying them."""
+    rungs: int = Field(3, ge=1, le=6)
+    """Stages of successive halving in a generation."""
+    keep_frac: float = Field(0.34, gt=0.0, lt=1.0)
+    """Share of the members that goes on to the next rung (0..1)."""
+    selection: Literal["top-k", "tournament"] = "top-k"
+    """How parents are drawn from the hall of fame."""
+    crossover: Fraction = 0.25
+    """Probability that an offspring has two parents (0..1)."""
+    complexity_price: float = Field(0.05, ge=0.0, le=5.0)
+    """What a node costs in ranking, in spreads of the generation's scores."""
+    eval_batches: int = Field(12, ge=4, le=512)
+    """Fixed validation batches of a paired comparison."""
+    gated_baseline: bool = True
+    """With a gated FFN, let SwiGLU stand among the fixed contenders."""
+
+
+class ConfirmSettings(Settings):
+    """The final, on a split the search never saw."""
+
+    steps_frac: float = Field(0.15, gt=0.0, le=0.6)
+    """Share of the whole budget spent on training contenders from fresh weights (0..1)."""
+    seeds: int = Field(3, ge=2, le=50)
+    """Fresh seeds a contender."""
+    eval_batches: int = Field(24, ge=8, le=1024)
+    """Fixed batches of the confirm split."""
+    warm_steps: int = Field(40, ge=0)
+    """Steps of the warm trial that decides what endosymbiosis trains."""
+
+
+class GateSettings(Settings):
+    """What is looked at between phases, and when it counts."""
+
+    confidence: float = Field(0.95, ge=0.5, lt=1.0)
+    """Confidence of every interval (0..1)."""
+    n_prompts: int = Field(20, ge=4, le=200)
+    """Prompts of the inference battery."""
+    temperatures: tuple[float, ...] = (0.4, 0.7, 1.0)
+    """Sampling temperatures; every prompt is tried at each."""
+    prompts_file: str | None = None
+    """A file with one prompt a line; empty draws them from the held-out split."""
+    new_tokens: int = Field(48, ge=8, le=2048)
+    """Longest answer of the battery (tokens)."""
+    regression_frac: float = Field(0.30, gt=0.0, le=1.0)
+    """Loss of quality against the best so far that rolls the run back (0..1)."""
+    skip_frac: float = Field(0.35, gt=0.0, le=1.0)
+    """Share of steps skipped as spikes that counts as divergence (0..1)."""
+    eval_every: int = Field(100, ge=1)
+    """Steps of the main line between evaluations."""
+    eval_batches: int = Field(24, ge=8, le=1024)
+    """Fixed validation batches of the main line's evaluations."""
+    overtime: float = Field(2.0, gt=1.0)
+    """A phase that takes this multiple of its predicted time is stopped and restarted."""
+
+
+class BudgetSettings(Settings):
+    """Hard caps."""
+
+    steps: int = Field(5000, ge=1)
+    """Optimiser steps of one member, summed over everything the run does."""
+    max_seconds: float | None = Field(None, gt=0.0)
+    """Wall time after which the run ends well (s); empty sets no cap."""
+    max_attempts: int = Field(2, ge=1, le=10)
+    """Times a phase may be tried."""
+    max_rollbacks: int = Field(3, ge=0, le=20)
+    """Times a run may return to an earlier checkpoint."""
+    on_exhausted: Literal["continue", "ask", "stop"] = "continue"
+    """When a phase has no attempts left: go on from the best checkpoint, ask a person, or stop."""
+    ask_timeout_s: float = Field(3600.0, gt=0.0)
+    """How long to wait for a person's choice before going on (s)."""
+
+
+class ComputeSettings(Settings):
+    """Where it runs."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes CUDA where there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; `auto` takes bfloat16 where the machine has it."""
+    threads: int | None = Field(None, ge=1, le=512)
+    """CPU threads; empty takes the physical cores."""
+    deterministic: bool | None = None
+    """Insist on repeatable kernels; empty means on a CPU yes, on a GPU no."""
+
+
+class StorageSettings(Settings):
+    """Where runs are kept."""
+
+    root: str = "storage"
+    """Folder of all runs."""
+    save_every: int = Field(500, ge=1)
+    """Steps between checkpoints inside a phase."""
+
+
+class RunConfig(Settings):
+    """All of a run: what it reads, what it trains, what it may spend."""
+
+    profile: str = "demo"
+    """The preset this configuration grew from."""
+    seed: int = Field(1, ge=0, lt=2**31)
+    """Everything random grows from it."""
+    inherit: Literal["weights", "knowledge"] = "weights"
+    """What passes from phase to phase: weights and all, or only knowledge about functions."""
+    start_from: str | None = None
+    """Run whose best checkpoint this one starts from; `latest` is the newest finished run."""
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    phases: PhaseTable = PhaseTable()
+    search: SearchSettings = SearchSettings()
+    confirm: ConfirmSettings = ConfirmSettings()
+    gates: GateSettings = GateSettings()
+    budget: BudgetSettings = BudgetSettings()
+    compute: ComputeSettings = ComputeSettings()
+    storage: StorageSettings = StorageSettings()
+
+    def phase(self, name: str) -> PhaseSettings:
+        """Return a phase's settings with the search-wide overrides applied."""
+        settings = self.phases.of(name)
+        if not settings.population:
+            return settings
+        changes: dict[str, Any] = {}
+        if self.search.mutation is not None:
+            changes["mutation"] = self.search.mutation
+        if self.search.population is not None:
+            changes["population"] = self.search.population
+        return changed(settings, changes) if changes else settings
+
+
+def changed(settings: S, changes: dict[str, Any]) -> S:
+    """Return ``settings`` with the dotted keys of ``changes`` replaced, validated as a whole.
+
+    Raises:
+        ConfigError: a key is unknown or a value is out of bounds; the message names both.
+    """
+    data = settings.model_dump()
+    for dotted, value in changes.items():
+        *groups, leaf = dotted.split(".")
+        here: Any = data
+        for group in groups:
+            if not isinstance(here, dict) or group not in here:
+                raise ConfigError(_unknown_key(dotted, here))
+            here = here[group]
+        if not isinstance(here, dict) or leaf not in here:
+            raise ConfigError(_unknown_key(dotted, here))
+        here[leaf] = value
+    return checked(type(settings), data)
+
+
+def checked(kind: type[S], data: dict[str, Any]) -> S:
+    """Validate ``data`` as ``kind`` and turn pydantic's report into one line.
+
+    Raises:
+        ConfigError: what is wrong, where, and what would do.
+    """
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "configuration"
+        got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
+        more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+        text = first["msg"].removeprefix("Value error, ")
+        hint = "; see `symbio config` for every setting and its bounds"
+        raise ConfigError(f"setting '{where}': {text}{got}{more}{hint}") from error
+
+
+def _unknown_key(dotted: str, here: object) -> str:
+    known = ", ".join(sorted(here)) if isinstance(here, dict) else "none here"
+    return f"setting '{dotted}' is unknown; known at that place: {known}"

@@ -367,3 +367,27 @@ class RunState(Record):
     flags: tuple[str, ...] = ()
     finished: str | None = None
     """Why the run ended, once it has."""
+
+
+class Attempt(Record):
+    """One attempt at a phase from plan to decision, as the journal tells it."""
+
+    plan: PhasePlan
+    outcome: Outcome
+    battery: Battery
+    verdicts: tuple[Verdict, ...]
+    decision: Decision
+
+
+class Environment(Record):
+    """Where a run ran."""
+
+    symbio: str
+    """Version."""
+    python: str
+    torch: str
+    device: str
+    cpu_count: int
+    threads: int
+    precision: str
+    platform: str

@@ -1,0 +1,45 @@
+"""One channel for progress: command line, Prefect and tests listen in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from symbio_core.records import Record
+
+
+class Progress(Record):
+    """Where a run is at this moment."""
+
+    run_id: str
+    phase: str
+    attempt: int = 1
+    activity: str
+    """`training`, `searching`, `confirming`, `judging`, `writing`."""
+    step: int
+    """Steps of the run spent so far."""
+    steps: int
+    """The run's budget of steps."""
+    loss: float | None = None
+    """Latest training loss (nats a token)."""
+    tokens_per_s: float | None = None
+    eta_s: float | None = None
+    """Time left at the present pace (s)."""
+    formula: str = ""
+    message: str = ""
+    """A sentence worth a line of its own, or empty."""
+
+
+Listener = Callable[[Progress], None]
+_listeners: list[Listener] = []
+
+
+def subscribe(listener: Listener) -> Callable[[], None]:
+    """Call ``listener`` for each report of progress until the returned function is called."""
+    _listeners.append(listener)
+    return lambda: _listeners.remove(listener)
+
+
+def publish(progress: Progress) -> None:
+    """Tell all listeners."""
+    for listener in tuple(_listeners):
+        listener(progress)

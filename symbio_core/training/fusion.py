@@ -1,0 +1,58 @@
+"""Consensus of members' weights: elastic averaging, accepted only if it does no harm.
+
+Source: Zhang, Choromanska & LeCun (2015), Deep learning with elastic averaging SGD, arXiv
+1412.6651, eqs. 3-4; here once a rung instead of once a step, with the strength compounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from symbio_core.training.member import Member
+
+
+class Consensus:
+    """The averaged weights that members of one generation are pulled to."""
+
+    def __init__(self, parent: Member) -> None:
+        self.weights: list[Tensor] = [p.detach().clone() for p in parent.model.parameters()]
+
+    @torch.no_grad()
+    def follow(self, members: Sequence[Member], *, rate: float, steps: int) -> None:
+        """Move towards the members' mean at ``rate`` a step, compounded over ``steps``."""
+        share = compounded(rate, steps)
+        for index, weight in enumerate(self.weights):
+            values = [list(m.model.parameters())[index].detach() for m in members]
+            weight.lerp_(torch.stack(values).mean(dim=0), share)
+
+    @torch.no_grad()
+    def perturb(self, relative: float, rng: torch.Generator) -> None:
+        """Add noise of ``relative`` times each tensor's own spread."""
+        for weight in self.weights:
+            noise = torch.randn(weight.shape, generator=rng).to(weight.device)
+            weight.add_(noise * weight.std(), alpha=relative)
+
+    @torch.no_grad()
+    def pull(self, member: Member, *, strength: float, steps: int) -> list[Tensor]:
+        """Pull a member towards the consensus; return the weights it had, to undo the pull."""
+        share = compounded(strength, steps)
+        parameters = list(member.model.parameters())
+        before = [p.detach().clone() for p in parameters]
+        for parameter, weight in zip(parameters, self.weights, strict=True):
+            parameter.lerp_(weight, share)
+        return before
+
+
+@torch.no_grad()
+def restore(member: Member, weights: Sequence[Tensor]) -> None:
+    """Give a member back the weights it had before a refused fusion."""
+    for parameter, weight in zip(member.model.parameters(), weights, strict=True):
+        parameter.copy_(weight)
+
+
+def compounded(rate: float, steps: int) -> float:
+    """Return what a pull of ``rate`` a step comes to after ``steps`` (0..1)."""
+    return 1.0 - (1.0 - rate) ** steps

@@ -1,0 +1,254 @@
+"""One training replica: weights, optimisers, averaged weights, and its own short memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from symbio_core.config import RunConfig
+from symbio_core.model import GPT
+from symbio_core.training.device import Device
+from symbio_core.training.evaluation import Batch
+
+NORMS_KEPT = 64
+"""Gradient norms remembered; their median is what a spike is measured against."""
+NORMS_NEEDED = 20
+"""No step is called a spike before so many norms are known."""
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+
+@dataclass(slots=True)
+class Stretch:
+    """What a run of steps did."""
+
+    steps: int = 0
+    skipped: int = 0
+    """Steps thrown away as spikes or non-finite."""
+    clipped: int = 0
+    loss: float = float("nan")
+    """Loss of the last step (nats a token)."""
+    losses: list[float] | None = None
+    norms: list[float] | None = None
+    seconds: float = 0.0
+
+
+class Member:
+    """Weights, optimisers and averaged weights that train together.
+
+    ``line_step`` counts the steps in these weights' own history; it addresses the data, so members
+    cloned from one parent read the same batches.
+    """
+
+    def __init__(
+        self, config: RunConfig, n_vocab: int, formula: str, device: Device, *, seed: int
+    ) -> None:
+        self.config = config
+        self.device = device
+        self.n_vocab = n_vocab
+        self.model = GPT(config.model, n_vocab, formula, seed).to(device.name)
+        self.optimisers = _optimisers(config, self.model, device)
+        decay = config.optimiser.ema_decay
+        self.ema = [p.detach().clone() for p in self.model.parameters()] if decay else []
+        self.norms: list[float] = []
+        self.line_step = 0
+
+    @property
+    def formula(self) -> str:
+        """The activation's name."""
+        return self.model.formula
+
+    def train(
+        self,
+        steps: int,
+        batch_at: Callable[[int], Batch],
+        lr_at: Callable[[int], float],
+        *,
+        clip_scale: float = 1.0,
+        on_step: Callable[[int, float], None] | None = None,
+    ) -> Stretch:
+        """Take ``steps`` optimiser steps and tell what happened.
+
+        Args:
+            steps: optimiser steps; a skipped one counts, it has cost as much.
+            batch_at: the batch of a line step.
+            lr_at: learning rate over peak at a line step.
+            clip_scale: multiplies the norm that gradients are clipped to.
+            on_step: called after each step with its number here and its loss (nats a token).
+        """
+        began = time.perf_counter()
+        stretch = Stretch(losses=[], norms=[])
+        assert stretch.losses is not None
+        assert stretch.norms is not None
+        self.model.train()
+        for index in range(steps):
+            loss, norm, skipped, clipped = self._step(
+                batch_at(self.line_step), lr_at(self.line_step), clip_scale
+            )
+            self.line_step += 1
+            stretch.steps += 1
+            stretch.skipped += skipped
+            stretch.clipped += clipped
+            stretch.loss = loss
+            stretch.losses.append(loss)
+            stretch.norms.append(norm)
+            if on_step is not None:
+                on_step(index, loss)
+        stretch.seconds = time.perf_counter() - began
+        return stretch
+
+    def _step(self, batch: Batch, lr: float, clip_scale: float) -> tuple[float, float, bool, bool]:
+        ids_BT = torch.from_numpy(batch[0]).to(self.device.name)
+        targets_BT = torch.from_numpy(batch[1]).to(self.device.name)
+        with self.device.autocast():
+            loss = self.model.loss(ids_BT, targets_BT)
+        loss.backward()  # type: ignore[no-untyped-call]
+        settings = self.config.optimiser
+        limit = settings.clip_norm * clip_scale
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        value = float(loss.detach())
+        skipped = self._is_spike(value, norm)
+        if not skipped:
+            for optimiser in self.optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = group["peak_lr"] * lr
+                optimiser.step()
+            self._average()
+            self.norms = [*self.norms, norm][-NORMS_KEPT:]
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        return value, norm, skipped, not skipped and norm > limit
+
+    def _is_spike(self, loss: float, norm: float) -> bool:
+        if not (np.isfinite(loss) and np.isfinite(norm)):
+            return True
+        if len(self.norms) < NORMS_NEEDED:
+            return False
+        return norm > self.config.optimiser.spike_factor * float(np.median(self.norms))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self.ema:
+            # A young average follows faster, or the initial weights would linger in it.
+            decay = min(
+                self.config.optimiser.ema_decay, (1 + self.line_step) / (10 + self.line_step)
+            )
+            torch._foreach_lerp_(self.ema, list(self.model.parameters()), 1.0 - decay)
+
+    @torch.no_grad()
+    def averaged(self) -> GPT:
+        """Return a copy of the model that holds the averaged weights."""
+        other = GPT(self.config.model, self.n_vocab, self.formula, 0).to(self.device.name)
+        for target, value in zip(
+            other.parameters(), self.ema or self.model.parameters(), strict=True
+        ):
+            target.copy_(value)
+        return other
+
+    def fork(self, formula: str | None = None) -> Member:
+        """Return an independent copy, with another activation where ``formula`` names one."""
+        return Member.from_arrays(
+            self.config, self.n_vocab, formula or self.formula, self.device, self.arrays()
+        )
+
+    def arrays(self) -> Arrays:
+        """Return everything that training goes on from, as numpy arrays by name."""
+        arrays: Arrays = {}
+        names = [name for name, _ in self.model.named_parameters()]
+        owner = {parameter: name for name, parameter in self.model.named_parameters()}
+        for name, parameter in self.model.named_parameters():
+            arrays[f"weights/{name}"] = _numpy(parameter)
+        for name, average in zip(names, self.ema, strict=False):
+            arrays[f"ema/{name}"] = _numpy(average)
+        for optimiser in self.optimisers:
+            for parameter, state in optimiser.state.items():
+                for key, value in state.items():
+                    tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+                    arrays[f"optimiser/{owner[parameter]}/{key}"] = _numpy(tensor)
+        arrays["norms"] = np.array(self.norms, dtype=np.float64)
+        arrays["line_step"] = np.array(self.line_step, dtype=np.int64)
+        return arrays
+
+    @classmethod
+    def from_arrays(
+        cls,
+        config: RunConfig,
+        n_vocab: int,
+        formula: str,
+        device: Device,
+        arrays: Mapping[str, npt.NDArray[np.generic]],
+    ) -> Member:
+        """Return the member that ``arrays`` tell of; the inverse of `arrays`, to the bit."""
+        member = cls(config, n_vocab, formula, device, seed=0)
+        member._load(arrays)
+        return member
+
+    @torch.no_grad()
+    def _load(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        states: dict[str, dict[str, Tensor]] = {}
+        for key, array in arrays.items():
+            if key.startswith("optimiser/"):
+                _, name, field = key.split("/")
+                states.setdefault(name, {})[field] = torch.from_numpy(np.array(array))
+        averages = []
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(torch.from_numpy(np.array(arrays[f"weights/{name}"])))
+            if f"ema/{name}" in arrays:
+                average = torch.from_numpy(np.array(arrays[f"ema/{name}"]))
+                averages.append(average.to(self.device.name))
+        self.ema = averages if self.ema else []
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                for name, parameter in zip(group["names"], group["params"], strict=True):
+                    if name in states:
+                        # A step counter stays where the optimiser keeps it; moments follow.
+                        optimiser.state[parameter] = {
+                            field: value.to(parameter.device)
+                            if value.ndim or group["fused"]
+                            else value
+                            for field, value in states[name].items()
+                        }
+        self.norms = [float(norm) for norm in arrays["norms"]]
+        self.line_step = int(arrays["line_step"])
+
+
+def _numpy(tensor: Tensor) -> npt.NDArray[np.generic]:
+    return tensor.detach().cpu().numpy().copy()  # type: ignore[no-any-return]
+
+
+def _optimisers(config: RunConfig, model: GPT, device: Device) -> list[torch.optim.Optimizer]:
+    settings = config.optimiser
+    matrices = [(n, p) for n, p in model.named_parameters() if n.startswith("blocks.")]
+    tables = [(n, p) for n, p in model.named_parameters() if not n.startswith("blocks.")]
+    made: list[torch.optim.Optimizer] = []
+    by_adamw = tables
+    if settings.name == "muon":
+        group = _group(matrices, settings.muon_lr, settings.weight_decay)
+        made.append(torch.optim.Muon([group], lr=settings.muon_lr, momentum=0.95))
+    else:
+        by_adamw = tables + matrices
+    decayed = [(n, p) for n, p in by_adamw if n.startswith("blocks.")]
+    plain = [(n, p) for n, p in by_adamw if not n.startswith("blocks.")]
+    groups = [
+        _group(members, settings.peak_lr, decay)
+        for members, decay in ((plain, 0.0), (decayed, settings.weight_decay))
+        if members
+    ]
+    made.append(torch.optim.AdamW(groups, lr=settings.peak_lr, betas=(0.9, 0.95), fused=True))
+    return made
+
+
+def _group(
+    members: list[tuple[str, nn.Parameter]], peak_lr: float, weight_decay: float
+) -> dict[str, object]:
+    return {
+        "params": [parameter for _, parameter in members],
+        "names": [name for name, _ in members],
+        "peak_lr": peak_lr,
+        "weight_decay": weight_decay,
+    }

@@ -1,0 +1,119 @@
+"""Prompts for the battery: drawn from held-out text with what people wrote next, or from a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from symbio_core.corpus.documents import Form, decode_utf8, read_bytes
+from symbio_core.corpus.marks import ASSISTANT, END, SPLIT_AT_MARKS, USER, without_marks
+from symbio_core.errors import CorpusError
+from symbio_core.streams import generator
+
+PLAIN_WORDS = 8
+"""Words of a plain prompt: about a dozen BPE tokens, and the same text under any tokenizer."""
+HUMAN_WORDS = 120
+"""Longest human continuation of a plain prompt (words)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt, and what a person wrote next."""
+
+    text: str
+    """What the model is given; in a chat it ends with the mark of the answer."""
+    human: str
+    """The person's continuation, without marks and outer white space."""
+
+
+def as_prompt(text: str, form: Form) -> str:
+    """Return a person's line in the form that a model of this corpus continues."""
+    if form == "plain" or ASSISTANT in text:
+        return text.strip()
+    return f"{USER} {text.removeprefix(USER).strip()} {ASSISTANT}"
+
+
+def draw_prompts(
+    documents: Sequence[str],
+    form: Form,
+    n: int,
+    seed: int,
+    fits: Callable[[str], bool] = lambda text: True,
+) -> list[Prompt]:
+    """Draw ``n`` different prompts from held-out documents.
+
+    Chat: the first turn of a conversation; its human continuation is the answer. Plain: the first
+    eight words of a paragraph; its human continuation is the text that follows in the document.
+
+    Args:
+        documents: a held-out split.
+        form: how turns are marked.
+        n: prompts wanted.
+        seed: which ones are drawn, and their order.
+        fits: prompts for which it holds are preferred; others only fill up.
+
+    Raises:
+        CorpusError: the documents do not hold ``n`` different prompts.
+    """
+    find = chat_prompts if form == "chat" else plain_prompts
+    found = {prompt.text: prompt for document in documents for prompt in find(document)}
+    if len(found) < n:
+        raise CorpusError(
+            f"the held-out split holds {len(found)} different prompts; {n} are wanted. Add text, "
+            "raise data.validation_frac, lower gates.n_prompts, or set gates.prompts_file"
+        )
+    pool = list(found.values())
+    order = generator(seed, "prompts").permutation(len(pool))
+    drawn = sorted((pool[i] for i in order), key=lambda prompt: not fits(prompt.text))
+    return drawn[:n]
+
+
+def chat_prompts(document: str) -> list[Prompt]:
+    """Return the first turn of each conversation in ``document``, with its answer."""
+    found = []
+    for talk in document.split(END):
+        question, answered, rest = talk.partition(ASSISTANT)
+        _, mark, asked = question.rpartition(USER)
+        human = SPLIT_AT_MARKS.split(rest)[0].strip()
+        if answered and asked.strip() and human:
+            # As the corpus spaces it, since that is what the model was trained on.
+            found.append(Prompt((mark + asked + answered).lstrip(), human))
+    return found
+
+
+def plain_prompts(document: str) -> list[Prompt]:
+    """Return the openings of the paragraphs of ``document``, with what follows each."""
+    found = []
+    for start in re.finditer(r"(?:\A|\n[^\S\n]*\n)\s*(?=\S)", document):
+        words = list(re.finditer(r"\S+", document[start.end() :]))[: PLAIN_WORDS + HUMAN_WORDS]
+        if len(words) >= 2 * PLAIN_WORDS:
+            here = document[start.end() :]
+            cut = words[PLAIN_WORDS - 1].end()
+            human = here[cut : words[-1].end()].strip()
+            found.append(Prompt(here[:cut], human))
+    return found
+
+
+def read_prompts(path: str | Path) -> list[str]:
+    """Read prompts from a UTF-8 file, one a line; empty lines are passed over.
+
+    Raises:
+        CorpusError: the file is missing, a folder, unreadable, not UTF-8, or holds no prompt.
+    """
+    file = Path(path).expanduser()
+    text = decode_utf8(file, read_bytes(file, what="prompts file"))
+    prompts = [line.strip() for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise CorpusError(
+            f"prompts file '{file}' is empty; write one prompt a line, or leave gates.prompts_file "
+            "unset to draw them from the held-out split"
+        )
+    return prompts
+
+
+def draw_texts(documents: Sequence[str], n: int | None, seed: int) -> list[str]:
+    """Draw up to ``n`` documents (None: all) without replacement, without marks."""
+    order = generator(seed, "texts").permutation(len(documents))[:n]
+    return [text for i in order if (text := without_marks(documents[i]))]

@@ -79,11 +79,10 @@ def chat_documents(texts: Sequence[str]) -> list[str]:
     A conversation longer than a hundredth of the corpus is cut where the user speaks.
     """
     size = grain(sum(map(n_bytes, texts)))
-    conversations = (talk.strip() for text in texts for talk in text.split(END))
+    talks = (talk for text in texts for talk in re.split(f"(?<={re.escape(END)})", text.rstrip()))
     return [
-        ended(part.strip())
-        for talk in conversations
-        if talk
+        ended(part.lstrip())
+        for talk in talks
         for part in pack(re.split(f"(?={re.escape(USER)})", talk), size)
-        if part.strip()
+        if part.replace(END, "").strip()
     ]

@@ -52,7 +52,7 @@ def draw_prompts(
         form: how turns are marked.
         n: prompts wanted.
         seed: which ones are drawn, and their order.
-        fits: prompts for which it holds are preferred; others only fill up.
+        fits: prompts for which it holds are preferred; the shortest of the others fill up.
 
     Raises:
         CorpusError: the documents do not hold ``n`` different prompts.
@@ -66,8 +66,8 @@ def draw_prompts(
         )
     pool = list(found.values())
     order = generator(seed, "prompts").permutation(len(pool))
-    drawn = sorted((pool[i] for i in order), key=lambda prompt: not fits(prompt.text))
-    return drawn[:n]
+    drawn = [pool[i] for i in order]
+    return sorted(drawn, key=lambda prompt: 0 if fits(prompt.text) else len(prompt.text))[:n]
 
 
 def chat_prompts(document: str) -> list[Prompt]:

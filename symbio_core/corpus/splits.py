@@ -60,8 +60,9 @@ def split(corpus: Corpus, validation_frac: float, confirm_frac: float, seed: int
         )
     left = dict(sorted(sizes.items(), key=lambda item: (seed_for(seed, "split", item[0]), item[0])))
     held_out: dict[str, set[str]] = {}
-    for name, frac in (("validation", validation_frac), ("confirm", confirm_frac)):
-        held_out[name] = _take(left, frac * sum(sizes.values()))
+    total = sum(sizes.values())
+    for name, frac, spare in (("validation", validation_frac, 2), ("confirm", confirm_frac, 1)):
+        held_out[name] = _take(left, frac * total, spare)
     placed = list(zip(digests, corpus.documents, strict=True))
     return Splits(
         train=tuple(text for digest, text in placed if digest in left),
@@ -70,12 +71,12 @@ def split(corpus: Corpus, validation_frac: float, confirm_frac: float, seed: int
     )
 
 
-def _take(left: dict[str, int], wanted: float) -> set[str]:
-    """Move groups from ``left`` until there are about ``wanted`` bytes of them."""
+def _take(left: dict[str, int], wanted: float, spare: int) -> set[str]:
+    """Move groups with about ``wanted`` bytes out of ``left``, where ``spare`` groups stay."""
     taken: set[str] = set()
     have = 0
     for digest, size in left.items():
-        if have >= wanted:
+        if have >= wanted or len(left) - len(taken) <= spare:
             break
         if size <= max(wanted / 2, wanted - have):
             taken.add(digest)

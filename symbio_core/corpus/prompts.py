@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
+from symbio_core.corpus.cutting import SEAMS
 from symbio_core.corpus.documents import Form, decode_utf8, read_bytes
 from symbio_core.corpus.marks import ASSISTANT, END, SPLIT_AT_MARKS, USER, without_marks
 from symbio_core.errors import CorpusError
@@ -46,6 +49,7 @@ def draw_prompts(
 
     Chat: the first turn of a conversation; its human continuation is the answer. Plain: the first
     eight words of a paragraph; its human continuation is the text that follows in the document.
+    Where there are too few paragraphs, lines, then sentences, then any words may open a prompt.
 
     Args:
         documents: a held-out split.
@@ -57,9 +61,12 @@ def draw_prompts(
     Raises:
         CorpusError: the documents do not hold ``n`` different prompts.
     """
-    find = chat_prompts if form == "chat" else plain_prompts
-    found = {prompt.text: prompt for document in documents for prompt in find(document)}
-    if len(found) < n:
+    finders = [chat_prompts] if form == "chat" else [partial(plain_prompts, seam=s) for s in SEAMS]
+    for find in finders:
+        found = {prompt.text: prompt for document in documents for prompt in find(document)}
+        if len(found) >= n:
+            break
+    else:
         raise CorpusError(
             f"the held-out split holds {len(found)} different prompts; {n} are wanted. Add text, "
             "raise data.validation_frac, lower gates.n_prompts, or set gates.prompts_file"
@@ -83,16 +90,15 @@ def chat_prompts(document: str) -> list[Prompt]:
     return found
 
 
-def plain_prompts(document: str) -> list[Prompt]:
-    """Return the openings of the paragraphs of ``document``, with what follows each."""
+def plain_prompts(document: str, seam: re.Pattern[str] = SEAMS[0]) -> list[Prompt]:
+    """Return the words behind each ``seam`` of ``document``, with what follows them."""
     found = []
-    for start in re.finditer(r"(?:\A|\n[^\S\n]*\n)\s*(?=\S)", document):
-        words = list(re.finditer(r"\S+", document[start.end() :]))[: PLAIN_WORDS + HUMAN_WORDS]
+    for start in (0, *(gap.end() for gap in seam.finditer(document))):
+        words = list(islice(re.finditer(r"\S+", document[start:]), PLAIN_WORDS + HUMAN_WORDS))
         if len(words) >= 2 * PLAIN_WORDS:
-            here = document[start.end() :]
-            cut = words[PLAIN_WORDS - 1].end()
-            human = here[cut : words[-1].end()].strip()
-            found.append(Prompt(here[:cut], human))
+            cut = start + words[PLAIN_WORDS - 1].end()
+            human = document[cut : start + words[-1].end()]
+            found.append(Prompt(document[start:cut].strip(), human.strip()))
     return found
 
 

@@ -175,6 +175,15 @@ def test_plain_prompts_are_whole_words_and_go_on_as_the_text_does(tmp_path: Path
         assert any(whole in text for text in held_out)
 
 
+@pytest.mark.parametrize("join", ["\n\n", "\n", " "])
+def test_plain_text_without_paragraphs_gives_prompts_too(join: str) -> None:
+    told = [f"Sentence {i} is about eight words or so." for i in range(60)]
+    prompts = draw_prompts([join.join(told)], "plain", 20, 0)
+    assert all(prompt.text.startswith("Sentence") for prompt in prompts)
+    words = draw_prompts(["so many words " + " ".join(map(str, range(99)))], "plain", 20, 0)
+    assert len({prompt.text for prompt in words}) == 20
+
+
 def test_a_conversation_keeps_its_own_spacing_and_only_its_first_turn_prompts() -> None:
     talk = f"<|user|>hi<|assistant|>hello<|user|>and?<|assistant|>bye{END}"
     (prompt,) = chat_prompts(talk)

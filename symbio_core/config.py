@@ -5,9 +5,10 @@ The command line, Prefect's form and the docs are made from it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from symbio_core.errors import ConfigError
 
@@ -39,7 +40,7 @@ class DataSettings(Settings):
     """What the model reads."""
 
     corpus: str = "shakespeare"
-    """`shakespeare` (37 plays; extra `demo`), or the path of a UTF-8 text file or a folder."""
+    """`shakespeare` (38 plays; extra `demo`), or the path of a UTF-8 text file or a folder."""
     format: Literal["auto", "chat", "plain"] = "auto"
     """How turns are marked; `auto` finds the chat tokens by looking."""
     tokenizer: Literal["bpe", "char"] = "bpe"
@@ -385,3 +386,48 @@ def checked(kind: type[S], data: dict[str, Any]) -> S:
 def _unknown_key(dotted: str, here: object) -> str:
     known = ", ".join(sorted(here)) if isinstance(here, dict) else "none here"
     return f"setting '{dotted}' is unknown; known at that place: {known}"
+
+
+class SettingRow(BaseModel):
+    """One setting as a person reads it."""
+
+    key: str
+    value: str
+    bounds: str
+    help: str
+
+
+def describe(settings: Settings, prefix: str = "") -> list[SettingRow]:
+    """Return every setting below ``settings``: dotted key, value, bounds, what it means."""
+    rows: list[SettingRow] = []
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            rows += describe(value, f"{prefix}{name}.")
+            continue
+        shown = "–" if value is None else str(value)
+        help_text = (field.description or "").replace("`", "")
+        rows.append(
+            SettingRow(key=f"{prefix}{name}", value=shown, bounds=_bounds(field), help=help_text)
+        )
+    return rows
+
+
+_SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "multiple_of": "multiple of"}
+
+
+def _bounds(field: FieldInfo) -> str:
+    kinds = [field.annotation, *get_args(field.annotation)]
+    choices = [get_args(kind) for kind in kinds if get_origin(kind) is Literal]
+    if choices:
+        return " | ".join(str(choice) for choice in choices[0])
+    metadata = list(field.metadata)
+    for kind in kinds:
+        metadata += [part for extra in getattr(kind, "__metadata__", ()) for part in extra.metadata]
+    found = [
+        f"{sign} {getattr(part, key)}"
+        for part in metadata
+        for key, sign in _SIGNS.items()
+        if hasattr(part, key)
+    ]
+    return ", ".join(found)

@@ -17,9 +17,10 @@
     ├── ComputeError
     │   ├── NoDevice                 exit code 2
     │   └── Overtime                 retryable: a phase takes far longer than predicted
-    └── TrainingError
-        ├── Diverged
-        └── OutOfMemory
+    ├── TrainingError
+    │   ├── Diverged
+    │   └── OutOfMemory
+    └── Interrupted                  exit code 130: a person asked the run to stop; state is saved
 """
 
 from __future__ import annotations
@@ -108,3 +109,9 @@ class Diverged(TrainingError):
 
 class OutOfMemory(TrainingError):
     """The device ran out of memory."""
+
+
+class Interrupted(SymbioError):
+    """A person asked the run to stop; everything is saved and it can be resumed."""
+
+    exit_code = 130

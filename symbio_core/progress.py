@@ -1,7 +1,11 @@
-"""One channel for progress: command line, Prefect and tests listen in the same way."""
+"""One channel for progress, and one for the wish to stop.
+
+Command line, Prefect and tests listen to a run, and stop it, in the same way.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from symbio_core.records import Record
@@ -43,3 +47,21 @@ def publish(progress: Progress) -> None:
     """Tell all listeners."""
     for listener in tuple(_listeners):
         listener(progress)
+
+
+_stop = threading.Event()
+
+
+def request_stop() -> None:
+    """Ask whatever trains in this process to save and stop at the next step."""
+    _stop.set()
+
+
+def stop_requested() -> bool:
+    """Say whether somebody asked to stop."""
+    return _stop.is_set()
+
+
+def clear_stop() -> None:
+    """Forget an earlier wish to stop, before a new run begins."""
+    _stop.clear()

@@ -86,6 +86,7 @@ def prepare(
     folder: Path,
     eval_tokens: int = 0,
     confirm_tokens: int | None = None,
+    tokenizer_json: str | None = None,
 ) -> TokenData:
     """Read, check, split and tokenize a corpus; a second call finds the files of the first.
 
@@ -100,6 +101,8 @@ def prepare(
         folder: where token files are kept; made if missing.
         eval_tokens: shortest validation stream that will do (tokens).
         confirm_tokens: the same for the confirm split; None asks for ``eval_tokens``.
+        tokenizer_json: a tokenizer to keep, where weights that know it are trained further; None
+            trains one on the train split.
 
     Raises:
         CorpusError: the corpus cannot be used, or is too small; with the size that would do.
@@ -108,10 +111,10 @@ def prepare(
     """
     corpus = load_documents(settings)
     splits = split(corpus, settings.validation_frac, settings.confirm_frac, seed)
-    home = Path(folder) / _key(corpus, settings, seed)
+    home = Path(folder) / _key(corpus, settings, seed, tokenizer_json)
     data = _opened(home, corpus, splits)
     if data is None:
-        _write(home, splits, settings)
+        _write(home, splits, settings, tokenizer_json)
         data = _opened(home, corpus, splits)
         assert data is not None, "token files were damaged while they were written"
     held_out = eval_tokens if confirm_tokens is None else confirm_tokens
@@ -120,7 +123,7 @@ def prepare(
     return data
 
 
-def _key(corpus: Corpus, settings: DataSettings, seed: int) -> str:
+def _key(corpus: Corpus, settings: DataSettings, seed: int, given: str | None) -> str:
     parts = {
         "layout": LAYOUT,
         "text": corpus.sha256,
@@ -129,6 +132,7 @@ def _key(corpus: Corpus, settings: DataSettings, seed: int) -> str:
         "confirm_frac": settings.confirm_frac,
         "tokenizer": settings.tokenizer,
         "vocab_size": settings.vocab_size if settings.tokenizer == "bpe" else None,
+        "given": _sha256(given.encode()) if given else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
@@ -152,8 +156,11 @@ def _size(n_bytes: float) -> str:
     return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.1f} kB"
 
 
-def _write(home: Path, splits: Splits, settings: DataSettings) -> None:
-    tokenizer = train_tokenizer(settings.tokenizer, splits.train, settings.vocab_size)
+def _write(home: Path, splits: Splits, settings: DataSettings, given: str | None) -> None:
+    if given is None:
+        tokenizer = train_tokenizer(settings.tokenizer, splits.train, settings.vocab_size)
+    else:
+        tokenizer = tokenizer_from_json(given)
     files = {_TOKENIZER: tokenizer.to_json().encode()}
     n_bytes = {}
     kind = np.dtype(np.uint16 if tokenizer.n_vocab <= 1 << 16 else np.uint32)

@@ -1,12 +1,13 @@
 """One step, one member, a population of members, fusion of weights, evaluation. Torch; no disk."""
 
 from symbio_core.training.device import Device, prepare_device
-from symbio_core.training.evaluation import bits_per_byte, losses_per_batch
+from symbio_core.training.evaluation import Batch, bits_per_byte, losses_per_batch
 from symbio_core.training.fusion import Consensus
 from symbio_core.training.member import Member, Stretch
 from symbio_core.training.schedule import lr_factor
 
 __all__ = [
+    "Batch",
     "Consensus",
     "Device",
     "Member",

@@ -21,6 +21,7 @@ class Device:
     precision: str
     """`float32` or `bfloat16`."""
     threads: int
+    cores: int
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which the forward pass runs."""
@@ -53,7 +54,7 @@ def prepare_device(settings: ComputeSettings) -> Device:
     precision = settings.precision
     if precision == "auto":
         precision = "bfloat16" if _has_bfloat16(name) else "float32"
-    return Device(name=name, precision=precision, threads=threads)
+    return Device(name=name, precision=precision, threads=threads, cores=_physical_cores())
 
 
 def _physical_cores() -> int:

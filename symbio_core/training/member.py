@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,8 @@ class Stretch:
     clipped: int = 0
     loss: float = float("nan")
     """Loss of the last step (nats a token)."""
-    losses: list[float] | None = None
-    norms: list[float] | None = None
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -71,6 +71,7 @@ class Member:
         *,
         clip_scale: float = 1.0,
         on_step: Callable[[int, float], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Stretch:
         """Take ``steps`` optimiser steps and tell what happened.
 
@@ -80,11 +81,10 @@ class Member:
             lr_at: learning rate over peak at a line step.
             clip_scale: multiplies the norm that gradients are clipped to.
             on_step: called after each step with its number here and its loss (nats a token).
+            should_stop: asked after each step; True ends the stretch early, between two steps.
         """
         began = time.perf_counter()
-        stretch = Stretch(losses=[], norms=[])
-        assert stretch.losses is not None
-        assert stretch.norms is not None
+        stretch = Stretch()
         self.model.train()
         for index in range(steps):
             loss, norm, skipped, clipped = self._step(
@@ -99,6 +99,8 @@ class Member:
             stretch.norms.append(norm)
             if on_step is not None:
                 on_step(index, loss)
+            if should_stop is not None and should_stop():
+                break
         stretch.seconds = time.perf_counter() - began
         return stretch
 

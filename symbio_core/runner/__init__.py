@@ -1,0 +1,30 @@
+"""One run in plain Python; the only room where all the others meet."""
+
+from symbio_core.runner.inspecting import (
+    Measured,
+    evaluate,
+    report_path,
+    sample,
+    stands_at,
+    summary,
+)
+from symbio_core.runner.living import live
+from symbio_core.runner.opening import begin, names, new_name, newest, open_run, reopen
+from symbio_core.runner.run import Run
+
+__all__ = [
+    "Measured",
+    "Run",
+    "begin",
+    "evaluate",
+    "live",
+    "names",
+    "new_name",
+    "newest",
+    "open_run",
+    "reopen",
+    "report_path",
+    "sample",
+    "stands_at",
+    "summary",
+]

@@ -1,0 +1,24 @@
+"""The loop over phases in plain Python: the same moves that the parent flow makes."""
+
+from __future__ import annotations
+
+from symbio_core.report import FinalReport
+from symbio_core.runner.run import Run
+
+
+def live(run: Run) -> FinalReport:
+    """Live a run from wherever it stands to its end and return the report.
+
+    A person cannot be asked here, so where the settings say `ask`, the run goes on.
+    """
+    while (plan := run.plan_next()) is not None:
+        run.train(plan)
+        run.write_battery(plan)
+        verdicts = (
+            *run.judge_battery(plan),
+            *run.judge_overfitting(plan),
+            *run.judge_plateau(plan),
+        )
+        if run.decide(plan, verdicts).kind == "ask":
+            run.decide(plan, verdicts, choice="continue")
+    return run.finish()

@@ -1,0 +1,148 @@
+"""Open a new run or an old one; check everything that can be checked before minutes are spent."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+
+from symbio_core import lifecycle
+from symbio_core.config import RunConfig, changed, checked
+from symbio_core.errors import ConfigError, UnknownRun
+from symbio_core.runner.run import TOKENIZER, Run, cache_of
+from symbio_core.runner.workbench import Workbench
+from symbio_core.storage import ObjectStore, RunStore, list_runs, open_store
+
+BYTES_A_PARAMETER = 16
+"""float32 weights, averaged weights and two moments."""
+CHECKPOINTS_HELD = 16
+"""Checkpoints that a run may hold at once: ends, bests, dormant ones, the last step."""
+AIR_BYTES = 50_000_000
+"""Reports, metrics, token files and some air."""
+
+
+@dataclass(frozen=True, slots=True)
+class Donor:
+    """The finished run that a new one starts from."""
+
+    run_id: str
+    checkpoint: str
+    tokenizer_json: str
+
+
+def begin(config: RunConfig, run_id: str) -> Run:
+    """Return the run called ``run_id``: gone on with if it exists, else a new one."""
+    if run_id in names(config.storage.root):
+        return reopen(config.storage.root, run_id)
+    return open_run(config, run_id)
+
+
+def open_run(config: RunConfig, run_id: str | None = None) -> Run:
+    """Begin a new run after checking corpus, budget, device, storage and disk.
+
+    Args:
+        config: all settings.
+        run_id: the run's name; None makes one from the profile, the time and a few letters.
+
+    Raises:
+        BadInput: a setting, the corpus or the budget will not do.
+        StorageError: the storage root cannot be written or is too full.
+        NoDevice: CUDA was asked for and is missing.
+    """
+    lifecycle.check_budget(config)
+    store = open_store(config.storage.root)
+    store.check_writable(predicted_bytes(config))
+    name = run_id or new_name(config)
+    if name in list_runs(store):
+        raise ConfigError(
+            f"run '{name}' exists already in {config.storage.root}; go on with it by "
+            f"`symbio resume {name}`, or choose another name"
+        )
+    donor = find_donor(store, config)
+    config = changed(config, {"start_from": donor.run_id if donor else None})
+    bench = Workbench(config, cache_of(config), donor.tokenizer_json if donor else None)
+    run_store = RunStore(store, name)
+    run_store.create(config.model_dump(mode="json"))
+    run_store.write_file(TOKENIZER, bench.data.tokenizer.to_json().encode())
+    run = Run(name, config, run_store)
+    run.bench = bench
+    run.open(donor.checkpoint if donor else None)
+    return run
+
+
+def reopen(root: str, run_id: str) -> Run:
+    """Open an existing run at whatever point its journal says.
+
+    Raises:
+        UnknownRun: there is none of that name; the message lists those there are.
+    """
+    store = open_store(root)
+    known = list_runs(store)
+    if run_id not in known:
+        near = get_close_matches(run_id, known, n=3) or known[-5:]
+        there = f"there are: {', '.join(near)}" if near else "there are none yet"
+        raise UnknownRun(f"no run '{run_id}' in {root}; {there}; `symbio runs` lists them")
+    run_store = RunStore(store, run_id)
+    return Run(run_id, checked(RunConfig, run_store.read_config()), run_store)
+
+
+def names(root: str) -> list[str]:
+    """Return the names of all runs in a storage root, oldest first."""
+    return list_runs(open_store(root))
+
+
+def newest(root: str) -> str:
+    """Return the name of the newest run.
+
+    Raises:
+        UnknownRun: there is none yet.
+    """
+    known = names(root)
+    if not known:
+        raise UnknownRun(f"no runs in {root} yet; start one with `symbio run`")
+    return max(known, key=lambda name: reopen(root, name).started)
+
+
+def new_name(config: RunConfig) -> str:
+    """Return a run name that nobody else has: profile, time (UTC) and four letters."""
+    now = datetime.now(UTC)
+    return f"{config.profile}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def find_donor(store: ObjectStore, config: RunConfig) -> Donor | None:
+    """Return the run that ``start_from`` names, checked to fit; None to start afresh.
+
+    `latest` with no finished run yet starts afresh: the first run of a schedule has no elder.
+
+    Raises:
+        UnknownRun: no such run.
+        ConfigError: it has no model yet, or one of another shape.
+    """
+    if config.start_from is None:
+        return None
+    root = config.storage.root
+    if config.start_from == "latest":
+        finished = [r for r in (reopen(root, n) for n in list_runs(store)) if r.is_finished]
+        if not finished:
+            return None
+        elder = max(finished, key=lambda r: r.started)
+    else:
+        elder = reopen(root, config.start_from)
+    if elder.state.best is None:
+        raise ConfigError(f"run '{elder.run_id}' has no judged checkpoint yet to start from")
+    if elder.config.model != config.model:
+        raise ConfigError(
+            f"run '{elder.run_id}' trained another shape of model; give the same model settings, "
+            "or start without start_from"
+        )
+    text = elder.store.read_file(TOKENIZER).decode()
+    return Donor(elder.run_id, elder.state.best.id, text)
+
+
+def predicted_bytes(config: RunConfig) -> int:
+    """Return the disk space that a run's checkpoints will need (bytes)."""
+    model = config.model
+    tables = (1 if model.tie_embeddings else 2) * config.data.vocab_size * model.n_embd
+    blocks = model.n_layer * model.n_embd**2 * (4 + 2 * model.ffn_ratio)
+    return round((tables + blocks) * BYTES_A_PARAMETER * CHECKPOINTS_HELD) + AIR_BYTES

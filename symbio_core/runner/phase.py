@@ -1,0 +1,437 @@
+"""One attempt at a phase: train the main line, buy generations, confirm, save, evaluate.
+
+Everything that a resumed phase needs is in `PhaseProgress` and the members' arrays, and those are
+what a step checkpoint holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from symbio_core import lifecycle, progress
+from symbio_core.config import PhaseSettings
+from symbio_core.errors import Interrupted, Overtime
+from symbio_core.monitors import paired_interval
+from symbio_core.records import (
+    CheckpointRef,
+    Confirmation,
+    EvalPoint,
+    Generation,
+    Outcome,
+    PhasePlan,
+    Record,
+)
+from symbio_core.runner.confirm import confirm, fixed_functions
+from symbio_core.runner.generation import Setting, plan_rungs, run_generation
+from symbio_core.runner.pace import Pace
+from symbio_core.runner.vault import Snapshot, Vault
+from symbio_core.runner.workbench import Workbench
+from symbio_core.search import SearchState, generation_cost, should_explore
+from symbio_core.search import pressure as pressures
+from symbio_core.training import Member, lr_factor
+from symbio_core.training.schedule import warmup
+
+SKIP_WINDOW = 60
+"""Main-line steps before the share of skipped ones can stop a phase."""
+PROBE_STEPS = 8
+"""Steps of each of the three forks of a learning-rate probe."""
+PROBE_FACTORS = (0.5, 1.0, 2.0)
+
+
+class PhaseProgress(Record):
+    """How far an attempt has come: what a step checkpoint holds beside the weights."""
+
+    start: CheckpointRef
+    spent_before: int
+    """Steps the run had spent when the attempt began."""
+    line_steps: int = 0
+    search_steps: int = 0
+    confirm_steps: int = 0
+    explored: int = 0
+    """Steps spent on generations, those of survivors included."""
+    skipped: int = 0
+    clipped: int = 0
+    points: tuple[EvalPoint, ...] = ()
+    generations: tuple[Generation, ...] = ()
+    confirmation: Confirmation | None = None
+    warm_done: bool = False
+    lr_probe: tuple[float, float, float] | None = None
+    lr_probe_ci: float = 0.0
+    best_nats: tuple[float, ...] = ()
+    best_line_step: int = 0
+    seconds: float = 0.0
+    """Wall time of earlier processes at this attempt (s)."""
+
+    @property
+    def spent(self) -> int:
+        """All steps of the attempt so far."""
+        return self.line_steps + self.search_steps + self.confirm_steps
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseResult:
+    """What an attempt leaves behind besides its outcome."""
+
+    outcome: Outcome
+    search: SearchState
+    confirmation: Confirmation | None
+
+
+class PhaseRun:
+    """One attempt under way."""
+
+    def __init__(
+        self,
+        bench: Workbench,
+        vault: Vault,
+        plan: PhasePlan,
+        snapshot: Snapshot,
+        pace: Pace,
+        *,
+        start: CheckpointRef,
+        spent_before: int,
+    ) -> None:
+        self.bench = bench
+        self.vault = vault
+        self.plan = plan
+        self.pace = pace
+        self.settings: PhaseSettings = lifecycle.effective(
+            bench.config, plan.phase, plan.adaptation
+        )
+        self.line: Member = snapshot.member
+        self.search: SearchState = snapshot.search
+        self.best: Snapshot | None = snapshot.best
+        if snapshot.progress is not None:
+            self.at = PhaseProgress.model_validate(snapshot.progress)
+        else:
+            self.at = PhaseProgress(start=start, spent_before=spent_before)
+            self._evaluate()
+        self.saved_at = self.at.spent
+        self.stopped = ""
+        self.reason = ""
+
+    def run(self) -> PhaseResult:
+        """Go on to the end of the attempt.
+
+        Raises:
+            Overtime: it takes far longer than predicted; the last checkpoint is saved.
+        """
+        while not self.stopped and self.at.spent < self._train_steps:
+            with self._saved_on_stop():
+                if self._buys_generation():
+                    self._generation()
+                elif self._wants_probe():
+                    self._probe()
+                else:
+                    self._stretch()
+            self._check()
+            self._save_if_due()
+        if not self.stopped and self.plan.confirm_steps:
+            with self._saved_on_stop():
+                self._confirm()
+        return self._finish()
+
+    @contextmanager
+    def _saved_on_stop(self) -> Iterator[None]:
+        # A stretch ends between two steps; a generation or a final is given up and begun again,
+        # because they leave the line itself alone until they are done.
+        try:
+            yield
+            if progress.stop_requested():
+                raise Interrupted("stopped on request")
+        except Interrupted:
+            self._save()
+            raise
+
+    @property
+    def _train_steps(self) -> int:
+        return self.plan.steps - self.plan.confirm_steps
+
+    @property
+    def _inside(self) -> float:
+        return min(1.0, self.at.spent / max(1, self._train_steps))
+
+    def _lr(self, spent: float, line_step: int) -> float:
+        inside = min(1.0, spent / max(1, self._train_steps))
+        position = self.plan.begin + (self.plan.end - self.plan.begin) * inside
+        scale = self.plan.lr_scale * self.plan.adaptation.lr_scale
+        return lr_factor(self.bench.config, position) * warmup(self.bench.config, line_step) * scale
+
+    def _update(self, **changes: object) -> None:
+        self.at = self.at.model_copy(update=changes)
+
+    # --- the main line
+
+    def _stretch(self) -> None:
+        every = self.bench.config.gates.eval_every
+        to_eval = every - self.at.line_steps % every
+        steps = min(to_eval, self._train_steps - self.at.spent)
+        if self._may_still_probe():
+            steps = min(steps, self._train_steps - self._probe_cost - self.at.spent)
+        first, spent = self.line.line_step, self.at.spent
+        stretch = self.line.train(
+            steps,
+            self.bench.train_batches("line"),
+            lambda line_step: self._lr(spent + line_step - first, line_step),
+            clip_scale=self.plan.adaptation.clip_scale,
+            on_step=self._reporter("training"),
+            should_stop=progress.stop_requested,
+        )
+        self._update(
+            line_steps=self.at.line_steps + stretch.steps,
+            skipped=self.at.skipped + stretch.skipped,
+            clipped=self.at.clipped + stretch.clipped,
+        )
+        if self.at.line_steps % every == 0 or self.at.spent >= self._train_steps:
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        bench = self.bench
+        val = bench.measure(self.line.model, bench.validation)
+        train = bench.measure(self.line.model, bench.train_probe)
+        mean = float(val.mean())
+        gap = np.std(val - val.mean() - (train - train.mean()), ddof=1) / np.sqrt(len(val))
+        point = EvalPoint(
+            step=self.at.spent_before + self.at.spent,
+            line_step=self.line.line_step,
+            train_nats=float(train.mean()),
+            val_nats=mean,
+            val_bpb=bench.bpb(mean, bench.validation),
+            gap_ci=float(1.96 * gap),
+            lr_factor=self._lr(self.at.spent, self.line.line_step),
+        )
+        self._update(points=(*self.at.points, point))
+        if not self.at.best_nats or mean < float(np.mean(self.at.best_nats)):
+            self._update(best_nats=tuple(float(x) for x in val), best_line_step=self.line.line_step)
+            self.best = Snapshot.of(self.line, self.search)
+
+    # --- search
+
+    def _buys_generation(self) -> bool:
+        if not self.settings.population:
+            return False
+        search = self.bench.config.search
+        if not should_explore(
+            self.search,
+            patience=search.patience,
+            extra_patience=round(self.plan.adaptation.extra_patience),
+        ):
+            return False
+        cost = generation_cost(plan_rungs(self.bench, self.settings, self._population()))
+        allowance = search.exploration_frac * self._train_steps
+        return self.at.explored + cost <= allowance and self.at.spent + cost <= self._train_steps
+
+    def _population(self) -> int:
+        return pressures.population(self.search.pressure, self.settings.population)
+
+    def _generation(self) -> None:
+        size = self._population()
+        setting = Setting(
+            plan=self.plan,
+            settings=self.settings,
+            population=size,
+            rungs=plan_rungs(self.bench, self.settings, size),
+            lr=self._lr(self.at.spent, self.line.line_step),
+            inside=self._inside,
+        )
+        generation, self.line, self.search = run_generation(
+            self.bench, self.line, self.search, setting, self._reporter("searching")
+        )
+        self._update(
+            line_steps=self.at.line_steps + generation.steps_kept,
+            search_steps=self.at.search_steps + generation.steps - generation.steps_kept,
+            explored=self.at.explored + generation.steps,
+            generations=(*self.at.generations, generation),
+        )
+        self._evaluate()
+        found = f"{generation.winner} takes over" if generation.found else "nothing better found"
+        self._say(f"generation {generation.index + 1}: {len(generation.members)} tried, {found}")
+
+    # --- learning-rate probe
+
+    @property
+    def _probe_cost(self) -> int:
+        return len(PROBE_FACTORS) * PROBE_STEPS
+
+    def _may_still_probe(self) -> bool:
+        return (
+            self.at.lr_probe is None
+            and self._is_flat()
+            and self.at.spent + self._probe_cost < self._train_steps
+        )
+
+    def _wants_probe(self) -> bool:
+        return (
+            self.at.lr_probe is None
+            and self._is_flat()
+            and self.at.spent + self._probe_cost == self._train_steps
+        )
+
+    def _is_flat(self) -> bool:
+        # A probe costs steps, so it is bought only when the later half of the phase stood still.
+        points = self.at.points
+        if len(points) < 4:
+            return False
+        middle = points[len(points) // 2]
+        return points[-1].val_nats >= middle.val_nats - points[-1].gap_ci
+
+    def _probe(self) -> None:
+        bench, lr = self.bench, self._lr(self.at.spent, self.line.line_step)
+        nats: list[npt.NDArray[np.float64]] = []
+        forks = []
+        for factor in PROBE_FACTORS:
+            fork = self.line.fork()
+            fork.train(PROBE_STEPS, bench.train_batches("line"), lambda _, f=factor: lr * f)
+            nats.append(bench.measure(fork.model, bench.validation))
+            forks.append(fork)
+        best = min(range(3), key=lambda i: float(nats[i].mean()))
+        interval = paired_interval(nats[best], nats[1])
+        self.line = forks[1]
+        self._update(
+            line_steps=self.at.line_steps + PROBE_STEPS,
+            search_steps=self.at.search_steps + self._probe_cost - PROBE_STEPS,
+            lr_probe=tuple(float(x.mean()) for x in nats),
+            lr_probe_ci=(interval.high - interval.low) / 2,
+        )
+        self._evaluate()
+
+    # --- the final
+
+    def _confirm(self) -> None:
+        config = self.bench.config
+        fixed = fixed_functions(gated=config.model.ffn == "gated")
+        champion = self._champion(set(fixed.values()))
+        entries = len({champion, *fixed.values()})
+        warm = 2 * config.confirm.warm_steps
+        each = (self.plan.confirm_steps - warm) // (entries * config.confirm.seeds)
+        if self.at.confirmation is None and each >= 1:
+            found = confirm(self.bench, champion, each, self._reporter("confirming"))
+            self._update(confirmation=found, confirm_steps=self.at.confirm_steps + found.steps)
+            self._say(found.sentence)
+            self._save()
+        if self.at.confirmation is not None and not self.at.warm_done:
+            self._warm_trial()
+
+    def _champion(self, fixed: set[str]) -> str:
+        """Return the function to put to the test: the line's, or the best evolved one tried."""
+        if self.line.formula not in fixed:
+            return self.line.formula
+        evolved = [e for e in self.search.hall if e.formula not in fixed]
+        best = min(evolved, key=lambda e: e.loss_nats.value, default=None)
+        return best.formula if best else self.line.formula
+
+    def _warm_trial(self) -> None:
+        assert self.at.confirmation is not None
+        confirmation = self.at.confirmation
+        rival = min(confirmation.contenders, key=lambda c: c.bpb).formula
+        steps = self.bench.config.confirm.warm_steps
+        self._update(warm_done=True)
+        if rival == self.line.formula or steps == 0:
+            return
+        lr = self._lr(self.at.spent, self.line.line_step)
+        first = self.line.line_step
+        members = [self.line.fork(), self.line.fork(rival)]
+        nats = []
+        for member in members:
+            member.train(
+                steps,
+                self.bench.train_batches("line"),
+                lambda step: lr * (1.0 - 0.8 * (step - first) / steps),
+                on_step=self._reporter("confirming"),
+            )
+            nats.append(self.bench.measure(member.model, self.bench.validation))
+        takes_over = float(nats[1].mean()) < float(nats[0].mean())
+        self.line = members[takes_over]
+        self._update(
+            line_steps=self.at.line_steps + steps,
+            confirm_steps=self.at.confirm_steps + steps,
+        )
+        self._evaluate()
+        self._say(f"warm trial: the main line goes on with {self.line.formula}")
+
+    # --- watching, saving, ending
+
+    def _check(self) -> None:
+        point = self.at.points[-1]
+        trained = self.at.line_steps
+        gates = self.bench.config.gates
+        share = self.at.skipped / max(1, trained)
+        if not np.isfinite(point.val_nats):
+            self.stopped, self.reason = "diverged", "the validation loss is not finite"
+        elif trained >= SKIP_WINDOW and share >= gates.skip_frac:
+            self.stopped = "diverged"
+            self.reason = f"{share:.0%} of {trained} steps were skipped as spikes"
+        elif self.pace.is_over():
+            self.stopped, self.reason = "seconds", "the cap on seconds was reached"
+        elif self.pace.is_overtime(self.at.spent):
+            self._save()
+            raise Overtime(
+                f"phase {self.plan.phase} takes more than {gates.overtime:g}× the time predicted "
+                f"for it; it goes on from its last checkpoint"
+            )
+
+    def _save_if_due(self) -> None:
+        every = self.bench.config.storage.save_every
+        if self.at.spent // every > self.saved_at // every and self.at.spent < self._train_steps:
+            self._save()
+
+    def _save(self) -> None:
+        self.saved_at = self.at.spent
+        at = self.at.model_copy(update={"seconds": self.pace.phase_seconds})
+        here = Snapshot(self.line, self.search, self.best, at.model_dump(mode="json"))
+        self.vault.save_step(self.plan, here, step=self._step_now)
+
+    def _finish(self) -> PhaseResult:
+        at = self.at
+        diverged = self.stopped == "diverged"
+        end = self.vault.save_end(self.plan, self.line, self.search, step=self._step_now)
+        best = end
+        if self.best is not None and self.best.member.line_step != self.line.line_step:
+            best = self.vault.save_best(self.plan, self.best, step=self._step_now)
+        outcome = Outcome(
+            phase=self.plan.phase,
+            attempt=self.plan.attempt,
+            stopped="diverged" if diverged else ("seconds" if self.stopped else "done"),
+            reason=self.reason,
+            start=at.start,
+            end=end,
+            best=best,
+            points=at.points,
+            generations=at.generations,
+            line_steps=at.line_steps,
+            search_steps=at.search_steps,
+            confirm_steps=at.confirm_steps,
+            skipped=at.skipped,
+            clipped=at.clipped,
+            lr_probe=at.lr_probe,
+            lr_probe_ci=at.lr_probe_ci,
+            tokens=at.spent * self.bench.tokens_per_step,
+            seconds=self.pace.phase_seconds,
+        )
+        return PhaseResult(outcome, self.search, at.confirmation)
+
+    @property
+    def _step_now(self) -> int:
+        return self.at.spent_before + self.at.spent
+
+    def _reporter(self, activity: str) -> Callable[[int, float], None]:
+        counted = {"steps": 0}
+        before = self._step_now
+
+        def on_step(_: int, loss: float) -> None:
+            counted["steps"] += 1
+            if activity != "training" and progress.stop_requested():
+                raise Interrupted("stopped on request")
+            self.pace.report(
+                self.plan, activity, before + counted["steps"], loss, self.line.formula
+            )
+
+        return on_step
+
+    def _say(self, message: str) -> None:
+        self.pace.say(self.plan, message, self._step_now, self.line.formula)

@@ -1,0 +1,306 @@
+"""One run, move by move: plan, train, write, judge, decide, finish.
+
+Every move is idempotent: the journal says what is already done, and a move that is done hands back
+what the journal holds. So any process that has the storage root and the run's id can go on.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from symbio_core import gates, lifecycle
+from symbio_core.config import PHASES, RunConfig
+from symbio_core.errors import Overtime
+from symbio_core.records import (
+    Attempt,
+    Battery,
+    CheckpointRef,
+    Confirmation,
+    Decision,
+    Generation,
+    Outcome,
+    PhasePlan,
+    Record,
+    RunState,
+    Verdict,
+)
+from symbio_core.report import FinalReport
+from symbio_core.runner import exported, finishing
+from symbio_core.runner.pace import Pace
+from symbio_core.runner.phase import PhaseRun
+from symbio_core.runner.vault import Snapshot, Vault
+from symbio_core.runner.workbench import Workbench
+from symbio_core.runner.writing import write_battery
+from symbio_core.search import initial_state
+from symbio_core.storage import RunStore
+
+
+TOKENIZER = exported.TOKENIZER
+FIRST_FUNCTION = "gelu(x)"
+"""Abiogenesis is the baseline: GELU."""
+
+
+class Run:
+    """A run and the moves it is made of."""
+
+    def __init__(self, run_id: str, config: RunConfig, store: RunStore) -> None:
+        self.run_id = run_id
+        self.config = config
+        self.store = store
+        self._events: list[dict[str, Any]] = store.journal.read()
+        self._folded = lifecycle.fold(config, self._events)
+
+    # --- what is known
+
+    @property
+    def state(self) -> RunState:
+        """Where the run stands."""
+        return self._folded.state
+
+    @property
+    def events(self) -> tuple[dict[str, Any], ...]:
+        """The journal, oldest first."""
+        return tuple(self._events)
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every attempt that has been decided."""
+        return self._folded.attempts
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """The final's result, once it was held."""
+        found = [e["confirmation"] for e in self._events if e["event"] == "confirmed"]
+        return Confirmation.model_validate(found[-1]) if found else None
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """Every generation of the attempts decided so far."""
+        return tuple(g for attempt in self.attempts for g in attempt.outcome.generations)
+
+    @cached_property
+    def bench(self) -> Workbench:
+        """The tools of measuring; opened when the first move needs them."""
+        donor = self.config.start_from
+        text = self.store.read_file(TOKENIZER).decode() if donor else None
+        return Workbench(self.config, cache_of(self.config), text)
+
+    @cached_property
+    def vault(self) -> Vault:
+        """Checkpoints of this run."""
+        return Vault(self.store, self.bench)
+
+    @property
+    def started(self) -> str:
+        """When the run began (ISO 8601, UTC)."""
+        return str(self._events[0]["at"]) if self._events else ""
+
+    @property
+    def ended(self) -> str:
+        """When the run last wrote into its journal (ISO 8601, UTC)."""
+        return str(self._events[-1]["at"]) if self._events else ""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the report of the whole run is written."""
+        return any(event["event"] == "finished" for event in self._events)
+
+    # --- the moves
+
+    def open(self, donor_checkpoint: str | None) -> None:
+        """Write the first line of the journal and the checkpoint that the first phase starts from."""
+        self._note("opened", config=self.config)
+        search = initial_state()
+        if donor_checkpoint is None:
+            member = self.bench.fresh_member(FIRST_FUNCTION, "line")
+        else:
+            assert self.config.start_from is not None
+            elder = Vault(self.store.sibling(self.config.start_from), self.bench)
+            member, search = elder.load(donor_checkpoint).member, initial_state()
+        self._note("started", checkpoint=self.vault.save_start(member, search))
+
+    def plan_next(self) -> PhasePlan | None:
+        """Return what to run next, or None when the run is over."""
+        pending = self._folded.pending
+        if pending is not None:
+            return pending.plan
+        plan = lifecycle.plan(self.config, self.state)
+        if plan is None:
+            return None
+        if plan.start is None:
+            plan = plan.model_copy(update={"start": self._first.id})
+        self._note("planned", plan=plan)
+        return plan
+
+    def train(self, plan: PhasePlan) -> Outcome:
+        """Run the phase, from its last step checkpoint if there is one, and return what it found."""
+        done = self._pending(plan).outcome
+        if done is not None:
+            return done
+        try:
+            result = self._phase_run(plan, watched=True).run()
+        except Overtime as overtime:
+            self._note("noted", message=str(overtime))
+            result = self._phase_run(plan, watched=False).run()
+        if result.confirmation is not None:
+            self._note("confirmed", confirmation=result.confirmation)
+        self._note("trained", outcome=result.outcome)
+        return result.outcome
+
+    def write_battery(self, plan: PhasePlan) -> Battery:
+        """Let the model write: every prompt at every temperature, scored against human text."""
+        pending = self._pending(plan)
+        if pending.battery is not None:
+            return pending.battery
+        assert pending.outcome is not None, "a phase is trained before it is judged"
+        battery = write_battery(self.bench, self.vault.load_model(pending.outcome.end.id))
+        self._note("written", battery=battery)
+        return battery
+
+    def judge_battery(self, plan: PhasePlan) -> tuple[Verdict, ...]:
+        """Ask whether the phase made the model better, and whether it broke something."""
+        pending = self._pending(plan)
+        assert pending.outcome is not None
+        assert pending.battery is not None
+        best = self.state.best
+        return gates.judge_battery(
+            pending.outcome,
+            before=self._battery_of(plan.start),
+            after=pending.battery,
+            best_quality=best.quality if best else None,
+            best_battery=self._battery_of(best.id) if best else None,
+            gates=self.config.gates,
+            seed=self.config.seed,
+        )
+
+    def judge_overfitting(self, plan: PhasePlan) -> tuple[Verdict, ...]:
+        """Ask whether the model or the search has begun to learn by heart."""
+        outcome = self._pending(plan).outcome
+        assert outcome is not None
+        return gates.judge_overfitting(outcome, self.generations, self.config.gates)
+
+    def judge_plateau(self, plan: PhasePlan) -> tuple[Verdict, ...]:
+        """Ask whether the search stands still, and which way out there is."""
+        outcome = self._pending(plan).outcome
+        assert outcome is not None
+        return gates.judge_plateau(outcome, self.generations, self.config.gates)
+
+    def decide(
+        self,
+        plan: PhasePlan,
+        verdicts: tuple[Verdict, ...],
+        choice: Literal["continue", "stop", "repeat"] | None = None,
+    ) -> Decision:
+        """Decide what follows, write it into the journal, and go there."""
+        pending = self._pending(plan)
+        assert pending.outcome is not None
+        assert pending.battery is not None
+        decision = lifecycle.decide(
+            self.config, self.state, plan, pending.outcome, verdicts, choice
+        )
+        if decision.kind == "ask":
+            return decision
+        self._note("decided", verdicts=verdicts, decision=decision, quality=pending.battery.quality)
+        self._retain()
+        return decision
+
+    def finish(self) -> FinalReport:
+        """Write the report and the model to take away; say so in the journal."""
+        if not self.is_finished:
+            self._note("finished", reason=self.state.finished or "all phases are done")
+        return finishing.finish(self)
+
+    def report(self) -> FinalReport:
+        """Write the report anew from the journal, also of a run that is not finished."""
+        return finishing.write_report(self, finishing.ship(self))
+
+    # --- what the moves are made of
+
+    def _phase_run(self, plan: PhasePlan, *, watched: bool) -> PhaseRun:
+        assert plan.start is not None
+        snapshot = self.vault.load_step(plan)
+        before = float(snapshot.progress["seconds"]) if snapshot and snapshot.progress else 0.0
+        pace = Pace(
+            self.config,
+            self.run_id,
+            self.bench.tokens_per_step,
+            run_seconds=self._seconds_before,
+            phase_seconds=before,
+            predicted_s=self._predicted_s(plan) if watched else None,
+        )
+        return PhaseRun(
+            self.bench,
+            self.vault,
+            plan,
+            snapshot or self._opening(plan),
+            pace,
+            start=self._reference(plan.start),
+            spent_before=self.state.steps_spent,
+        )
+
+    def _opening(self, plan: PhasePlan) -> Snapshot:
+        assert plan.start is not None
+        loaded = self.vault.load(plan.start)
+        if self.config.inherit == "weights" or plan.phase == PHASES[0]:
+            return loaded
+        fresh = self.bench.fresh_member(loaded.member.formula, plan.phase, plan.attempt)
+        return Snapshot(fresh, loaded.search)
+
+    @property
+    def _seconds_before(self) -> float:
+        return sum(a.outcome.seconds + a.battery.seconds for a in self.attempts)
+
+    def _predicted_s(self, plan: PhasePlan) -> float | None:
+        steps = sum(a.outcome.steps for a in self.attempts)
+        seconds = sum(a.outcome.seconds for a in self.attempts)
+        return plan.steps * seconds / steps if steps else None
+
+    @property
+    def _first(self) -> CheckpointRef:
+        started = next(event for event in self._events if event["event"] == "started")
+        return CheckpointRef.model_validate(started["checkpoint"])
+
+    def _reference(self, checkpoint: str) -> CheckpointRef:
+        known = self.state.known.get(checkpoint)
+        return known if known is not None else self._first
+
+    def _battery_of(self, checkpoint: str | None) -> Battery | None:
+        for attempt in reversed(self.attempts):
+            if attempt.outcome.end.id == checkpoint:
+                return attempt.battery
+        return None
+
+    def _pending(self, plan: PhasePlan) -> lifecycle.Pending:
+        pending = self._folded.pending
+        assert pending is not None, f"{plan.phase} is not under way"
+        return pending
+
+    def _note(self, event: str, **content: Any) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {"event": event, "at": now, **{key: _plain(v) for key, v in content.items()}}
+        self.store.journal.append([line])
+        self._events.append(line)
+        self._folded = lifecycle.fold(self.config, self._events)
+        self.store.write_state(self.state.model_dump(mode="json"))
+
+    def _retain(self) -> None:
+        state = self.state
+        keep = {*state.known, *(ref.id for ref in state.dormant), self._first.id}
+        keep |= {ref.id for ref in (state.best,) if ref} | {ref for ref in (state.line,) if ref}
+        self.store.checkpoints.retain(keep)
+
+
+def cache_of(config: RunConfig) -> Path:
+    """Return the folder of token files, shared by all runs of a storage root."""
+    return Path(config.storage.root) / "corpora"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record | RunConfig):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value

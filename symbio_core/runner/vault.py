@@ -1,0 +1,159 @@
+"""Members and search states in and out of checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from symbio_core.model import GPT
+from symbio_core.records import CheckpointRef, PhasePlan
+from symbio_core.runner.workbench import Workbench
+from symbio_core.search import SearchState
+from symbio_core.storage import RunStore
+from symbio_core.training import Member
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A main line with the search's knowledge, and where an attempt stands if one is under way."""
+
+    member: Member
+    search: SearchState
+    best: Snapshot | None = None
+    """The line as it was at the attempt's lowest validation loss."""
+    progress: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, member: Member, search: SearchState) -> Snapshot:
+        """Return a copy that further training leaves alone."""
+        return cls(member.fork(), search)
+
+
+class Vault:
+    """Saves and loads what training goes on from."""
+
+    def __init__(self, store: RunStore, bench: Workbench) -> None:
+        self.checkpoints = store.checkpoints
+        self.bench = bench
+
+    def save_start(self, member: Member, search: SearchState) -> CheckpointRef:
+        """Save what the first phase starts from."""
+        return self._save_line("abiogenesis", 0, member, search, step=0, kind="start")
+
+    def save_end(
+        self, plan: PhasePlan, member: Member, search: SearchState, *, step: int
+    ) -> CheckpointRef:
+        """Save the line at the end of an attempt."""
+        return self._save_line(plan.phase, plan.attempt, member, search, step=step, kind="end")
+
+    def save_best(self, plan: PhasePlan, best: Snapshot, *, step: int) -> CheckpointRef:
+        """Save the line as it was at its lowest validation loss."""
+        return self._save_line(
+            plan.phase, plan.attempt, best.member, best.search, step=step, kind="best"
+        )
+
+    def save_step(
+        self,
+        plan: PhasePlan,
+        line: Snapshot,
+        *,
+        step: int,
+    ) -> None:
+        """Save an attempt under way."""
+        parts: dict[str, Any] = {
+            "member": line.member.arrays(),
+            "search": line.search.model_dump(mode="json"),
+            "progress": dict(line.progress or {}),
+        }
+        meta = {"phase": plan.phase, "attempt": plan.attempt, "formula": line.member.formula}
+        if line.best is not None:
+            parts["best"] = line.best.member.arrays()
+            parts["best_search"] = line.best.search.model_dump(mode="json")
+            meta["best_formula"] = line.best.member.formula
+        self.checkpoints.save(parts, meta, step=step, kind="step")
+
+    def load_step(self, plan: PhasePlan) -> Snapshot | None:
+        """Return the newest whole step checkpoint of an attempt, or None."""
+        manifest = self.checkpoints.newest_whole().manifest
+        if manifest is None or manifest.kind != "step":
+            return None
+        meta = manifest.meta
+        if (meta["phase"], meta["attempt"]) != (plan.phase, plan.attempt):
+            return None
+        loaded = self.checkpoints.load(manifest.id)
+        best = None
+        if "best_formula" in meta:
+            best = Snapshot(
+                self._member(meta["best_formula"], loaded.arrays("best")),
+                SearchState.model_validate(loaded.json("best_search")),
+            )
+        return Snapshot(
+            self._member(meta["formula"], loaded.arrays("member")),
+            SearchState.model_validate(loaded.json("search")),
+            best,
+            loaded.json("progress"),
+        )
+
+    def load(self, ref: str) -> Snapshot:
+        """Return the line and the search of a checkpoint.
+
+        Raises:
+            CheckpointDamaged: a file of it is missing or does not match its hash.
+        """
+        loaded = self.checkpoints.load(ref)
+        return Snapshot(
+            self._member(loaded.manifest.meta["formula"], loaded.arrays("member")),
+            SearchState.model_validate(loaded.json("search")),
+        )
+
+    def load_model(self, ref: str) -> GPT:
+        """Return the model a checkpoint serves: its averaged or its live weights."""
+        loaded = self.checkpoints.load(ref)
+        member = self._member(loaded.manifest.meta["formula"], loaded.arrays("member"))
+        return member.averaged() if loaded.manifest.meta["serves"] == "ema" else member.model
+
+    def _member(self, formula: str, arrays: Mapping[str, Any]) -> Member:
+        bench = self.bench
+        return Member.from_arrays(bench.config, bench.n_vocab, formula, bench.device, arrays)
+
+    @torch.no_grad()
+    def _save_line(
+        self,
+        phase: str,
+        attempt: int,
+        member: Member,
+        search: SearchState,
+        *,
+        step: int,
+        kind: str,
+    ) -> CheckpointRef:
+        bench = self.bench
+        losses = {"live": bench.measure(member.model, bench.validation)}
+        if member.ema:
+            losses["ema"] = bench.measure(member.averaged(), bench.validation)
+        serves = min(losses, key=lambda name: np.nan_to_num(losses[name].mean(), nan=np.inf))
+        nats: Sequence[float] = [float(x) for x in losses[serves]]
+        val_bpb = bench.bpb(sum(nats) / len(nats), bench.validation)
+        meta = {
+            "phase": phase,
+            "attempt": attempt,
+            "formula": member.formula,
+            "serves": serves,
+            "val_bpb": val_bpb,
+            "val_nats": nats,
+        }
+        parts = {"member": member.arrays(), "search": search.model_dump(mode="json")}
+        saved = self.checkpoints.save(parts, meta, step=step, kind=kind)
+        return CheckpointRef(
+            id=saved.id,
+            phase=phase,  # type: ignore[arg-type]
+            attempt=max(1, attempt),
+            step=step,
+            formula=member.formula,
+            val_bpb=val_bpb,
+            val_nats=tuple(nats),
+        )

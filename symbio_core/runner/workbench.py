@@ -1,0 +1,121 @@
+"""What measuring needs and no journal holds: device, tokens, fixed batches, human reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from symbio_core import corpus
+from symbio_core.config import RunConfig
+from symbio_core.gates import Reference
+from symbio_core.model import GPT
+from symbio_core.streams import seed_for
+from symbio_core.training import (
+    Batch,
+    Device,
+    Member,
+    bits_per_byte,
+    losses_per_batch,
+    prepare_device,
+)
+
+REFERENCE_TEXTS = 400
+"""Documents of each split that the battery's human reference is made from."""
+
+
+class Workbench:
+    """Opened once a process for a run; everything on it follows from the configuration."""
+
+    def __init__(self, config: RunConfig, cache: Path, tokenizer_json: str | None = None) -> None:
+        self.config = config
+        self.device: Device = prepare_device(config.compute)
+        self.data = corpus.prepare(
+            config.data,
+            context=config.model.context,
+            seed=config.seed,
+            folder=cache,
+            eval_tokens=self._tokens_of(config.gates.eval_batches),
+            confirm_tokens=self._tokens_of(config.confirm.eval_batches),
+            tokenizer_json=tokenizer_json,
+        )
+        gates, search, confirm = config.gates, config.search, config.confirm
+        self.validation = self._fixed(self.data.validation, gates.eval_batches)
+        self.searched = self.validation[: search.eval_batches]
+        self.train_probe = self._fixed(self.data.train, gates.eval_batches)
+        self.confirmed = self._fixed(self.data.confirm, confirm.eval_batches)
+
+    @property
+    def n_vocab(self) -> int:
+        """Entries of the vocabulary."""
+        return self.data.tokenizer.n_vocab
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one optimiser step reads."""
+        return self.config.optimiser.batch_size * self.config.model.context
+
+    def fresh_member(self, formula: str, *name: str | int) -> Member:
+        """Return a member with fresh weights from the stream called ``name``."""
+        seed = seed_for(self.config.seed, "weights", *name)
+        return Member(self.config, self.n_vocab, formula, self.device, seed=seed)
+
+    def train_batches(self, *stream: str | int) -> Callable[[int], Batch]:
+        """Return the function from a step of ``stream`` to its training batch."""
+        name = "/".join(str(part) for part in stream)
+
+        def batch_at(step: int) -> Batch:
+            return corpus.batch(
+                self.data.train,
+                seed=self.config.seed,
+                stream=name,
+                step=step,
+                batch_size=self.config.optimiser.batch_size,
+                context=self.config.model.context,
+            )
+
+        return batch_at
+
+    def measure(self, model: GPT, batches: Sequence[Batch]) -> npt.NDArray[np.float64]:
+        """Return the loss of each batch, shape (n_batches,), nats a token."""
+        return losses_per_batch(model, batches, self.device)
+
+    def bpb(self, nats: float, batches: Sequence[Batch]) -> float:
+        """Return a mean loss on ``batches`` in bits a byte."""
+        n_bytes = sum(corpus.batch_bytes(y, self.data.tokenizer.token_bytes) for _, y in batches)
+        return bits_per_byte(nats, sum(y.size for _, y in batches), n_bytes)
+
+    @cached_property
+    def prompts(self) -> tuple[str, ...]:
+        """The battery's prompts: the person's own, or first turns of held-out documents."""
+        gates = self.config.gates
+        if gates.prompts_file is not None:
+            return tuple(corpus.read_prompts(gates.prompts_file))
+        longest = max(8, self.config.model.context // 2)
+        found = self.data.prompts(gates.n_prompts, self.config.seed, max_tokens=longest)
+        return tuple(prompt.text for prompt in found)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """Human text of this corpus, that the model's text is measured against."""
+        return Reference.from_texts(
+            self.data.train_texts(REFERENCE_TEXTS, self.config.seed),
+            self.data.heldout_texts(REFERENCE_TEXTS, self.config.seed),
+            seed=self.config.seed,
+        )
+
+    def _tokens_of(self, n_batches: int) -> int:
+        blocks = n_batches * self.config.optimiser.batch_size
+        return corpus.tokens_needed(blocks, self.config.model.context)
+
+    def _fixed(self, tokens: npt.NDArray[np.integer], n_batches: int) -> list[Batch]:
+        return corpus.fixed_batches(
+            tokens,
+            n_batches,
+            self.config.optimiser.batch_size,
+            self.config.model.context,
+            self.config.seed,
+        )

@@ -1,0 +1,286 @@
+"""From a run's journal to its final report. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from symbio_core.config import PHASES, RunConfig
+from symbio_core.records import (
+    Attempt,
+    CheckpointRef,
+    Confirmation,
+    Environment,
+    Interval,
+    RunState,
+    Verdict,
+)
+from symbio_core.report.schema import (
+    AttemptSummary,
+    ChangeSummary,
+    CheckpointSummary,
+    DecisionSummary,
+    Efficiency,
+    FinalReport,
+    Span,
+    Steps,
+    Totals,
+    VerdictSummary,
+)
+
+
+def build(
+    *,
+    run_id: str,
+    config: RunConfig,
+    attempts: Sequence[Attempt],
+    state: RunState,
+    confirmation: Confirmation | None,
+    environment: Environment,
+    started: str,
+    ended: str,
+    shipped: CheckpointRef,
+) -> FinalReport:
+    """Summarise a run; the same arguments always give the same report.
+
+    Args:
+        run_id: name of the run.
+        config: the settings it ran under.
+        attempts: every attempt at a phase, in the order of the journal.
+        state: the journal's fold when the run ended.
+        confirmation: the final's record; None where the run did not come so far.
+        environment: where it ran.
+        started: when it began (ISO 8601), as the journal tells it.
+        ended: when it ended (ISO 8601).
+        shipped: the checkpoint that the exported model is made from.
+
+    Returns:
+        The report. A number that was not finite is None, and a confirmation with such a number
+        counts as none, with the reason said.
+    """
+    on_gpu = environment.device.startswith("cuda")
+    finished = state.finished or "the run was not finished when this report was made"
+    settled, why_not = _settled(confirmation, attempts, finished)
+    winner = settled.winner if settled else shipped.formula
+    return FinalReport(
+        run_id=run_id,
+        verdict=verdict_sentence(settled, winner=winner, why_not=why_not),
+        winner=winner,
+        shipped=_checkpoint(shipped),
+        confirmation=settled,
+        no_confirmation=why_not,
+        phases=tuple(_attempt(attempt) for attempt in attempts),
+        applied=tuple(change for attempt in attempts for change in _changes(attempt)),
+        efficiency=_efficiency(attempts, on_gpu=on_gpu),
+        dormant=tuple(_checkpoint(ref) for ref in state.dormant),
+        totals=_totals(config, attempts, state, on_gpu=on_gpu),
+        flags=state.flags,
+        finished=finished,
+        started=started,
+        ended=ended,
+        environment=environment,
+        config=config.model_dump(mode="json"),
+    )
+
+
+def verdict_sentence(
+    confirmation: Confirmation | None, *, winner: str = "", why_not: str | None = None
+) -> str:
+    """Say in one line what the run found out about activations.
+
+    Args:
+        confirmation: the final's record, whose own sentence tells effect, certainty and cost.
+        winner: formula that would have stood in the final, named where there was none.
+        why_not: why there was no final.
+    """
+    if confirmation is not None:
+        return " ".join(confirmation.sentence.split())
+    who = winner or "the evolved function"
+    why = f" ({' '.join(why_not.split()).rstrip('.')})" if why_not else ""
+    return (
+        f"Not measured: the run ended without a confirmation{why}, so it cannot say whether "
+        f"{who} beats GELU, SiLU and ReLU²."
+    )
+
+
+def _settled(
+    confirmation: Confirmation | None, attempts: Sequence[Attempt], finished: str
+) -> tuple[Confirmation | None, str | None]:
+    if confirmation is None:
+        return None, _why_not(attempts, finished)
+    broken = [
+        c.formula
+        for c in confirmation.contenders
+        if not all(map(math.isfinite, (*c.nats, c.bpb, c.seconds_per_step)))
+    ]
+    if broken:
+        return None, f"the loss was not finite in the final for {', '.join(broken)}"
+    ranges = [i for e in confirmation.effects for i in (e.loss_nats, e.bpb)]
+    sure = all(_interval(i) for i in ranges)
+    if not sure or not all(math.isfinite(e.p_value) for e in confirmation.effects):
+        return None, "the differences of the final have no finite interval"
+    return confirmation, None
+
+
+def _why_not(attempts: Sequence[Attempt], finished: str) -> str:
+    finals = [a for a in attempts if a.plan.phase == "oxidation"]
+    if not attempts:
+        return f"no phase was completed: {finished}"
+    if not finals:
+        return f"it ended after {attempts[-1].plan.phase}, before the final: {finished}"
+    last = finals[-1].outcome
+    if last.stopped != "done":
+        return f"oxidation stopped early: {last.reason or last.stopped}"
+    return "oxidation had no steps left for it"
+
+
+def _attempt(attempt: Attempt) -> AttemptSummary:
+    outcome, battery = attempt.outcome, attempt.battery
+    ends = outcome.points[:1] + outcome.points[-1:]
+    return AttemptSummary(
+        phase=outcome.phase,
+        attempt=outcome.attempt,
+        formula=outcome.end.formula,
+        steps=_steps([attempt]),
+        train_nats=_span([point.train_nats for point in ends]),
+        val_nats=_span([point.val_nats for point in ends]),
+        val_bpb=_finite(ends[-1].val_bpb if ends else outcome.end.val_bpb),
+        quality=_interval(battery.quality),
+        longest_verbatim=battery.longest_verbatim,
+        verbatim_frac=_finite(battery.verbatim_frac),
+        verdicts=tuple(_verdict(verdict) for verdict in attempt.verdicts),
+        decision=DecisionSummary(
+            kind=attempt.decision.kind,
+            rule=attempt.decision.rule,
+            reason=attempt.decision.reason,
+            start=attempt.decision.start,
+            flagged=attempt.decision.flagged,
+        ),
+        generations=len(outcome.generations),
+        candidates=_candidates([attempt]),
+        skipped=outcome.skipped,
+        stopped=outcome.stopped,
+        stop_reason=outcome.reason,
+        alarms=outcome.alarms,
+        tokens=outcome.tokens,
+        seconds=outcome.seconds,
+        tokens_per_s=_ratio(outcome.tokens, outcome.seconds),
+    )
+
+
+def _verdict(verdict: Verdict) -> VerdictSummary:
+    return VerdictSummary(
+        gate=verdict.gate,
+        name=verdict.name,
+        passed=verdict.passed,
+        metric=verdict.metric,
+        value=_finite(verdict.value),
+        interval=_interval(verdict.interval),
+        threshold=_finite(verdict.threshold),
+        reason=verdict.reason,
+    )
+
+
+def _changes(attempt: Attempt) -> list[ChangeSummary]:
+    reasons = {verdict.name: verdict.reason for verdict in attempt.verdicts}
+    return [
+        ChangeSummary(
+            phase=attempt.outcome.phase,
+            attempt=attempt.outcome.attempt,
+            change=change,
+            reason=reasons.get(change.cause, ""),
+        )
+        for change in attempt.decision.applied
+    ]
+
+
+def _efficiency(attempts: Sequence[Attempt], *, on_gpu: bool) -> tuple[Efficiency, ...]:
+    rows = []
+    for phase in PHASES:
+        tries = [a for a in attempts if a.outcome.phase == phase]
+        if not tries:
+            continue
+        falls = [_attempt(a).val_nats.fall for a in tries]
+        known = [fall for fall in falls if fall is not None]
+        fall = sum(known) if known else None
+        seconds = sum(a.outcome.seconds for a in tries)
+        rows.append(
+            Efficiency(
+                phase=tries[0].outcome.phase,
+                attempts=len(tries),
+                fall_nats=fall,
+                seconds=seconds,
+                gpu_seconds=seconds if on_gpu else 0.0,
+                fall_nats_per_s=_ratio(fall, seconds),
+            )
+        )
+    return tuple(rows)
+
+
+def _totals(
+    config: RunConfig, attempts: Sequence[Attempt], state: RunState, *, on_gpu: bool
+) -> Totals:
+    points = [p.val_nats for a in attempts for p in a.outcome.points if math.isfinite(p.val_nats)]
+    seconds = sum(a.outcome.seconds for a in attempts)
+    tokens = sum(a.outcome.tokens for a in attempts)
+    fall = points[0] - points[-1] if points else None
+    return Totals(
+        steps=_steps(attempts),
+        budget_steps=config.budget.steps,
+        seconds=seconds,
+        gpu_seconds=seconds if on_gpu else 0.0,
+        tokens=tokens,
+        tokens_per_s=_ratio(tokens, seconds),
+        attempts=len(attempts),
+        rollbacks=state.rollbacks,
+        generations=sum(len(a.outcome.generations) for a in attempts),
+        candidates=_candidates(attempts),
+        fall_nats=fall,
+        fall_nats_per_s=_ratio(fall, seconds),
+    )
+
+
+def _steps(attempts: Sequence[Attempt]) -> Steps:
+    return Steps(
+        line=sum(a.outcome.line_steps for a in attempts),
+        search=sum(a.outcome.search_steps for a in attempts),
+        confirm=sum(a.outcome.confirm_steps for a in attempts),
+    )
+
+
+def _candidates(attempts: Sequence[Attempt]) -> int:
+    generations = (g for a in attempts for g in a.outcome.generations)
+    return sum(member.score is not None for g in generations for member in g.members)
+
+
+def _checkpoint(ref: CheckpointRef) -> CheckpointSummary:
+    return CheckpointSummary(
+        id=ref.id,
+        phase=ref.phase,
+        attempt=ref.attempt,
+        step=ref.step,
+        formula=ref.formula,
+        val_bpb=_finite(ref.val_bpb),
+        quality=_interval(ref.quality),
+    )
+
+
+def _span(ends: Sequence[float]) -> Span:
+    return (
+        Span(start=_finite(ends[0]), end=_finite(ends[-1])) if ends else Span(start=None, end=None)
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _interval(interval: Interval | None) -> Interval | None:
+    if interval is None:
+        return None
+    numbers = (interval.value, interval.low, interval.high)
+    return interval if all(map(math.isfinite, numbers)) else None
+
+
+def _ratio(value: float | None, seconds: float) -> float | None:
+    return value / seconds if value is not None and seconds > 0 else None

@@ -1,0 +1,267 @@
+"""Figures of the page: losses, the final, the functions. Each returns a plotly figure. Pure."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from symbio_core import activations
+from symbio_core.records import Attempt, Confirmation, EvalPoint, Generation
+from symbio_core.report.timeline import Stretch, generation_points, stretches
+
+COLOURS = {
+    "evolved": "#e8710a",
+    "GELU": "#4a90d9",
+    "SiLU": "#2aa58c",
+    "ReLU²": "#9b6bd3",
+    "train": "#8d95a3",
+    "validation": "#2f80d0",
+    "good": "#2aa58c",
+    "faint": "rgba(130,130,140,0.55)",
+    "shade": "rgba(130,130,140,0.10)",
+}
+"""Middle tones, so that one figure reads on light and on dark paper."""
+FIXED = {"GELU": "gelu(x)", "SiLU": "silu(x)", "ReLU²": "relu(x)²"}
+"""The functions that everyone knows, name to formula."""
+REACH = 3.0
+"""Functions are drawn from −REACH to REACH: 99.7% of N(0, 1) lies there."""
+
+
+def figure(height: int, **layout: Any) -> go.Figure:
+    """Return an empty figure in the house style, ``height`` pixels high."""
+    style: dict[str, Any] = {
+        "template": "none",
+        "height": height,
+        "margin": {"l": 64, "r": 16, "t": 12, "b": 52},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "hoverlabel": {"align": "left"},
+    }
+    return go.Figure(layout=style | layout)
+
+
+def safe(text: str) -> str:
+    """Escape text for a hover or a label: plotly reads tags in them."""
+    return html.escape(text, quote=False)
+
+
+def losses(attempts: Sequence[Attempt]) -> go.Figure:
+    """Draw train and validation loss against the steps of the run, phases shaded."""
+    laid = stretches(attempts)
+    drawn = figure(
+        460,
+        xaxis={"title": "steps spent by the run", "rangemode": "tozero"},
+        yaxis={"title": "loss (nats a token)"},
+        hovermode="closest",
+    )
+    for name in ("train", "validation"):
+        drawn.add_trace(_loss_line(laid, name))
+    _mark_generations(drawn, laid)
+    _shade(drawn, laid)
+    return drawn
+
+
+def _loss_line(laid: Sequence[Stretch], name: str) -> go.Scatter:
+    steps: list[int | None] = []
+    nats: list[float | None] = []
+    texts: list[str] = []
+    for stretch in laid:
+        for point in stretch.attempt.outcome.points:
+            steps.append(point.step)
+            nats.append(point.train_nats if name == "train" else point.val_nats)
+            texts.append(_point_text(stretch, point))
+        # A gap between attempts: the next may start from an older checkpoint.
+        steps.append(None)
+        nats.append(None)
+        texts.append("")
+    return go.Scatter(
+        x=steps,
+        y=nats,
+        text=texts,
+        name=name,
+        mode="lines+markers",
+        line={"color": COLOURS[name], "width": 2.5, "dash": "dot" if name == "train" else "solid"},
+        marker={"size": 4},
+        hovertemplate="%{text}<extra>" + name + "</extra>",
+    )
+
+
+def _point_text(stretch: Stretch, point: EvalPoint) -> str:
+    return (
+        f"{stretch.label}, step {point.step:,}<br>validation {point.val_nats:.4f} nats a token"
+        f" = {point.val_bpb:.4f} bits a byte<br>train {point.train_nats:.4f} nats a token"
+        f"<br>learning rate × {point.lr_factor:.2f}"
+    )
+
+
+def _mark_generations(drawn: go.Figure, laid: Sequence[Stretch]) -> None:
+    marks = [pair for stretch in laid for pair in generation_points(stretch)]
+    for found, symbol, name in (
+        (True, "star", "generation, found a better function"),
+        (False, "circle-open", "generation, found nothing better"),
+    ):
+        some = [(g, p) for g, p in marks if g.found is found]
+        if some:
+            drawn.add_scatter(
+                x=[p.step for _, p in some],
+                y=[p.val_nats for _, p in some],
+                text=[_generation_text(g) for g, _ in some],
+                name=name,
+                mode="markers",
+                marker={"symbol": symbol, "size": 12, "color": COLOURS["evolved"]},
+                hovertemplate="%{text}<extra></extra>",
+            )
+
+
+def _generation_text(generation: Generation) -> str:
+    tried = len(generation.members)
+    result = "goes on with" if generation.found else "keeps"
+    return (
+        f"generation {generation.index + 1}, {tried} candidates, {generation.steps:,} steps"
+        f"<br>{result} {safe(generation.winner)}"
+    )
+
+
+def _shade(drawn: go.Figure, laid: Sequence[Stretch]) -> None:
+    for index, stretch in enumerate(laid):
+        if index % 2 == 0:
+            drawn.add_vrect(
+                x0=stretch.begin,
+                x1=stretch.end,
+                fillcolor=COLOURS["shade"],
+                line_width=0,
+                layer="below",
+            )
+    # The names stand on an axis of their own above the plot, where plotly turns them if need be.
+    drawn.add_scatter(x=[0], y=[None], xaxis="x2", showlegend=False, hoverinfo="skip")
+    drawn.update_layout(
+        xaxis2={
+            "overlaying": "x",
+            "matches": "x",
+            "side": "top",
+            "tickvals": [(s.begin + s.end) / 2 for s in laid],
+            "ticktext": [s.label for s in laid],
+            "showgrid": False,
+            "zeroline": False,
+            "automargin": True,
+        },
+        legend={"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
+    )
+
+
+def final(confirmation: Confirmation) -> go.Figure:
+    """Draw the effects of the confirmation: a dot and its interval for each fixed function."""
+    effects = list(reversed(confirmation.effects))
+    rows = [f"against {safe(e.against)}" for e in effects]
+    drawn = figure(
+        150 + 70 * len(rows),
+        xaxis={"title": "evolved minus fixed: loss (nats a token)", "zeroline": True},
+        yaxis={"type": "category", "automargin": True, "showgrid": False},
+        margin={"l": 16, "r": 16, "t": 36, "b": 52},
+    )
+    _seed_dots(drawn, confirmation, rows)
+    drawn.add_scatter(
+        x=[e.loss_nats.value for e in effects],
+        y=rows,
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [e.loss_nats.high - e.loss_nats.value for e in effects],
+            "arrayminus": [e.loss_nats.value - e.loss_nats.low for e in effects],
+            "thickness": 3,
+            "width": 8,
+            "color": COLOURS["evolved"],
+        },
+        mode="markers",
+        name=f"mean and {effects[0].loss_nats.confidence:.0%} interval" if effects else "mean",
+        marker={"size": 13, "color": COLOURS["evolved"]},
+        text=[_effect_text(confirmation, len(effects) - 1 - i) for i in range(len(effects))],
+        hovertemplate="%{text}<extra></extra>",
+    )
+    _name_the_sides(drawn, confirmation)
+    return drawn
+
+
+def _effect_text(confirmation: Confirmation, index: int) -> str:
+    effect = confirmation.effects[index]
+    nats, bpb = effect.loss_nats, effect.bpb
+    return (
+        f"{safe(confirmation.winner)}<br>against {safe(effect.against)}"
+        f"<br>{nats.value:+.4f} ({nats.low:+.4f} to {nats.high:+.4f}) nats a token"
+        f"<br>{bpb.value:+.4f} ({bpb.low:+.4f} to {bpb.high:+.4f}) bits a byte"
+        f"<br>p = {effect.p_value:.3g}"
+    )
+
+
+def _seed_dots(drawn: go.Figure, confirmation: Confirmation, rows: list[str]) -> None:
+    by_name = {c.name: c for c in confirmation.contenders}
+    own = next((c for c in confirmation.contenders if c.formula == confirmation.winner), None)
+    xs, ys = [], []
+    for effect, row in zip(reversed(confirmation.effects), rows, strict=True):
+        other = by_name.get(effect.against)
+        if own and other:
+            xs += [a - b for a, b in zip(own.nats, other.nats, strict=False)]
+            ys += [row] * min(len(own.nats), len(other.nats))
+    if xs:
+        drawn.add_scatter(
+            x=xs,
+            y=ys,
+            mode="markers",
+            name="one seed",
+            marker={"size": 8, "symbol": "circle-open", "color": COLOURS["faint"]},
+            hovertemplate="one seed: %{x:+.4f} nats a token<extra></extra>",
+        )
+
+
+def _name_the_sides(drawn: go.Figure, confirmation: Confirmation) -> None:
+    ends = [x for e in confirmation.effects for x in (e.loss_nats.low, e.loss_nats.high)]
+    reach = 1.15 * max((abs(x) for x in ends), default=0.01) or 0.01
+    drawn.update_xaxes(range=[-reach, reach])
+    drawn.add_vrect(
+        x0=-reach, x1=0, fillcolor=COLOURS["good"], opacity=0.10, line_width=0, layer="below"
+    )
+    drawn.add_vline(x=0, line={"color": COLOURS["faint"], "width": 2})
+    for x, text, anchor in (
+        (0.0, "◀ evolved is better", "left"),
+        (1.0, "fixed is better ▶", "right"),
+    ):
+        drawn.add_annotation(
+            x=x, y=1.0, xref="paper", yref="paper", text=text, showarrow=False, xanchor=anchor,
+            yanchor="bottom",
+        )  # fmt: skip
+    drawn.update_layout(legend={"orientation": "h", "x": 0, "y": -0.32, "yanchor": "top"})
+
+
+def functions(winner: str) -> go.Figure:
+    """Draw the winner beside GELU, SiLU and ReLU², each at unit second moment under N(0, 1)."""
+    x = np.linspace(-REACH, REACH, 241)
+    drawn = figure(
+        420,
+        xaxis={"title": "input x (in spreads of a layer's inputs)"},
+        yaxis={"title": "output f(x), scaled so that E[f(x)²] = 1"},
+    )
+    own = activations.formula(activations.canonical(activations.parse(winner)))
+    for name, text in FIXED.items():
+        same = activations.formula(activations.canonical(activations.parse(text))) == own
+        if not same:
+            drawn.add_trace(_curve(x, text, name, COLOURS[name], 2.0))
+    drawn.add_trace(_curve(x, winner, safe(winner), COLOURS["evolved"], 4.0))
+    return drawn
+
+
+def _curve(x: Any, text: str, name: str, colour: str, width: float) -> go.Scatter:
+    expression = activations.parse(text)
+    y = activations.evaluate(expression, x) * activations.normaliser(expression)
+    return go.Scatter(
+        x=[round(float(value), 4) for value in x],
+        y=[round(float(value), 5) for value in y],
+        name=name,
+        mode="lines",
+        line={"color": colour, "width": width},
+        hovertemplate="f(%{x:.2f}) = %{y:.3f}<extra>" + name + "</extra>",
+    )

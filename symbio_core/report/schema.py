@@ -1,0 +1,222 @@
+"""What final-report.json holds, as a model with its JSON schema. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from symbio_core.config import PhaseName
+from symbio_core.records import AppliedChange, Confirmation, Environment, Interval
+
+
+class ReportPart(BaseModel):
+    """Base of all parts: frozen, closed to unknown keys, and free of NaN (None stands for it)."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Span(ReportPart):
+    """A measure at the start and at the end of something; None where it was not finite."""
+
+    start: float | None
+    end: float | None
+
+    @property
+    def fall(self) -> float | None:
+        """How far it fell from start to end; None where either end is unknown."""
+        if self.start is None or self.end is None:
+            return None
+        return self.start - self.end
+
+
+class Steps(ReportPart):
+    """Optimiser steps of one member, by what they were spent on."""
+
+    line: int
+    """Training the main line."""
+    search: int
+    """Training candidates and their controls."""
+    confirm: int
+    """Training the contenders of the final from fresh weights."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.line + self.search + self.confirm
+
+
+class VerdictSummary(ReportPart):
+    """What one gate found."""
+
+    gate: str
+    """`battery`, `overfitting` or `plateau`."""
+    name: str
+    passed: bool
+    """True when all is well."""
+    metric: str
+    """What was measured, with its unit."""
+    value: float | None
+    interval: Interval | None
+    threshold: float | None
+    reason: str
+
+
+class DecisionSummary(ReportPart):
+    """What the run did after an attempt, and why."""
+
+    kind: Literal["advance", "repeat", "rollback", "dormant", "finish", "ask"]
+    rule: str
+    """The rule that matched first."""
+    reason: str
+    start: str | None
+    """Checkpoint the run went on from."""
+    flagged: bool
+    """Attempts were exhausted and the run went on all the same."""
+
+
+class AttemptSummary(ReportPart):
+    """One attempt at a phase."""
+
+    phase: PhaseName
+    attempt: int
+    formula: str
+    """Activation of the main line at the attempt's end."""
+    steps: Steps
+    train_nats: Span
+    """Loss on the fixed train probe (nats a token)."""
+    val_nats: Span
+    """Loss on the fixed validation batches (nats a token)."""
+    val_bpb: float | None
+    """Validation loss at the end (bits a byte)."""
+    quality: Interval | None
+    """Battery quality (0..1)."""
+    longest_verbatim: int
+    """Longest run of words copied from the training text (words)."""
+    verbatim_frac: float | None
+    """Share of generated words inside copied runs, beyond held-out text's own (0..1)."""
+    verdicts: tuple[VerdictSummary, ...]
+    decision: DecisionSummary
+    generations: int
+    """Generations of the search."""
+    candidates: int
+    """Candidates that were trained and scored."""
+    skipped: int
+    """Main-line steps skipped as spikes."""
+    stopped: Literal["done", "diverged", "steps", "seconds"]
+    stop_reason: str
+    alarms: tuple[str, ...]
+    tokens: int
+    seconds: float
+    tokens_per_s: float | None
+
+
+class Efficiency(ReportPart):
+    """What a phase's time bought, all its attempts together (ecological pressure)."""
+
+    phase: PhaseName
+    attempts: int
+    fall_nats: float | None
+    """Fall of the validation loss over the attempts (nats a token)."""
+    seconds: float
+    """Wall time (s)."""
+    gpu_seconds: float
+    """Wall time on a GPU (s); 0 on a CPU."""
+    fall_nats_per_s: float | None
+    """Fall of the validation loss a second of wall time (nats a token and second)."""
+
+
+class CheckpointSummary(ReportPart):
+    """A stored checkpoint."""
+
+    id: str
+    phase: PhaseName
+    attempt: int
+    step: int
+    """Steps of the run spent when it was saved."""
+    formula: str
+    val_bpb: float | None
+    quality: Interval | None
+
+
+class ChangeSummary(ReportPart):
+    """A setting that a verdict moved: the evidence of niche construction."""
+
+    phase: PhaseName
+    """Phase whose gates asked for the change."""
+    attempt: int
+    change: AppliedChange
+    reason: str
+    """What the verdict said; empty where the decision itself asked for the change."""
+
+
+class Totals(ReportPart):
+    """What the run spent and got."""
+
+    steps: Steps
+    budget_steps: int
+    """Steps the run was allowed."""
+    seconds: float
+    """Wall time of all attempts (s)."""
+    gpu_seconds: float
+    """Wall time on a GPU (s); 0 on a CPU."""
+    tokens: int
+    tokens_per_s: float | None
+    attempts: int
+    rollbacks: int
+    generations: int
+    candidates: int
+    fall_nats: float | None
+    """Validation loss of the first evaluation minus that of the last (nats a token)."""
+    fall_nats_per_s: float | None
+
+
+class FinalReport(ReportPart):
+    """The whole answer of a run, as final-report.json keeps it."""
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    verdict: str
+    """One line: effect, certainty, cost; or why there is no answer."""
+    winner: str
+    """Formula the search proposes."""
+    shipped: CheckpointSummary
+    """The checkpoint that the exported model was made from."""
+    confirmation: Confirmation | None
+    no_confirmation: str | None
+    """Why there is no confirmation; None where there is one."""
+    phases: tuple[AttemptSummary, ...]
+    applied: tuple[ChangeSummary, ...]
+    efficiency: tuple[Efficiency, ...]
+    dormant: tuple[CheckpointSummary, ...]
+    totals: Totals
+    flags: tuple[str, ...]
+    finished: str
+    """Why the run ended."""
+    started: str
+    """ISO 8601."""
+    ended: str
+    """ISO 8601."""
+    environment: Environment
+    config: dict[str, JsonValue]
+    """Every setting of the run."""
+
+
+def to_json(report: FinalReport) -> str:
+    """Return the text of final-report.json: the same bytes for the same report."""
+    data = report.model_dump(mode="json")
+    return json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) that every final-report.json satisfies."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return head | FinalReport.model_json_schema(mode="serialization")
+
+
+def schema_text() -> str:
+    """Return the text of the committed final-report.schema.json."""
+    return json.dumps(json_schema(), ensure_ascii=False, indent=2, sort_keys=True) + "\n"

@@ -1,0 +1,203 @@
+"""report.html: it opens with the verdict, loads nothing, and no text of the model is markup."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from symbio_core.records import Battery
+from symbio_core.report import render
+from symbio_core.report.page import headline
+from symbio_core.report.samples import BEST, WORST, pick
+
+KINDS = ["evolved wins", "fixed wins", "no difference"]
+LOADING = {"src", "href", "srcset", "action", "data", "poster", "background", "formaction", "ping"}
+VOID = {"meta", "br", "img", "link", "input", "hr", "base", "source", "col", "wbr"}
+
+
+def changed(record, **changes):
+    return record.model_copy(update=changes)
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would see: tags, attributes, text, and whether tags close."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.texts: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.scripts.append((self.tags[-1][1], data))
+        elif self.open and self.open[-1] != "style":
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.texts)
+
+    def figures(self) -> dict[str, dict]:
+        return {
+            str(attrs["data-for"]): json.loads(data)
+            for attrs, data in self.scripts
+            if "data-for" in attrs
+        }
+
+
+@pytest.fixture(scope="module")
+def page(life, confirmed) -> str:
+    return render(life.report(confirmed("evolved wins")), life.attempts)
+
+
+@pytest.fixture(scope="module")
+def read(page) -> Reader:
+    return Reader(page)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_page_opens_with_the_verdict(life, confirmed, kind):
+    report = life.report(confirmed(kind))
+    seen = Reader(render(report, life.attempts))
+    first = next(text for text in seen.texts if text == headline(report))
+    assert seen.texts.index(first) < seen.texts.index("bits a byte")
+    assert seen.text.count("p = 0.") >= 1
+
+
+def test_no_difference_says_to_keep_the_fixed_function(life, confirmed):
+    assert headline(life.report(confirmed("no difference"))) == "No difference: keep ReLU²."
+
+
+def test_a_run_without_a_final_says_so_in_large_and_why(life):
+    early = life.report(attempts=life.attempts[:2])
+    seen = Reader(render(early, life.attempts[:2]))
+    assert "Not measured." in seen.texts
+    assert "before the final" in seen.text
+
+
+def test_a_run_without_phases_still_renders(life):
+    seen = Reader(render(life.report(attempts=()), ()))
+    assert "The run ended before its first evaluation." in seen.text
+    assert set(seen.figures()) == {"functions"}
+
+
+def test_every_tag_is_closed_and_every_figure_has_its_box_and_caption(read):
+    assert read.open == []
+    ids = {attrs.get("id") for _, attrs in read.tags}
+    assert set(read.figures()) == {"losses", "final", "functions", "tree", "togetherness"}
+    assert set(read.figures()) <= ids
+    tags = [tag for tag, _ in read.tags]
+    assert tags.count("figcaption") == tags.count("figure") == 5
+
+
+def test_every_axis_has_a_title(read):
+    for name, figure in read.figures().items():
+        assert figure["layout"]["xaxis"]["title"]["text"], name
+        if figure["layout"]["yaxis"].get("type") != "category":
+            assert figure["layout"]["yaxis"]["title"]["text"], name
+
+
+def test_the_page_loads_nothing(page, read):
+    for tag, attrs in read.tags:
+        assert tag not in {"link", "iframe", "object", "embed", "base"}, tag
+        assert not LOADING & set(attrs), (tag, attrs)
+        assert attrs.get("http-equiv", "").lower() != "refresh"
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL).group(1)
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_browser_is_told_to_refuse_every_request(read):
+    policy = next(
+        attrs["content"]
+        for tag, attrs in read.tags
+        if tag == "meta" and attrs.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def test_text_of_the_model_is_shown_and_never_run(life, read):
+    hostile = "<script>alert('text')</script><img src="
+    assert any(s.text.startswith(hostile) for s in life.attempts[-1].battery.samples)
+    assert hostile in read.text
+    assert "img" not in {tag for tag, _ in read.tags}
+    assert not any(data.startswith("alert") for _, data in read.scripts)
+
+
+def test_no_text_of_config_journal_or_environment_is_markup(life, confirmed):
+    bad = "</script><script>alert(1)</script><b onclick=x>&amp;"
+    first = life.attempts[0]
+    attempt = changed(
+        first,
+        outcome=changed(first.outcome, alarms=(bad,), reason=bad),
+        decision=changed(first.decision, reason=bad, rule=bad),
+        verdicts=tuple(changed(v, reason=bad, metric=bad) for v in first.verdicts),
+    )
+    searched = life.attempts[1]
+    generation = searched.outcome.generations[0]
+    spoiled = tuple(changed(m, fate=bad) for m in generation.members)
+    outcome = changed(searched.outcome, generations=(changed(generation, members=spoiled),))
+    attempts = (attempt, changed(searched, outcome=outcome), *life.attempts[2:])
+    config = changed(life.config, data=changed(life.config.data, corpus=bad))
+    report = life.report(
+        confirmed("no difference"),
+        attempts=attempts,
+        config=config,
+        run_id=bad,
+        state=changed(life.state, finished=bad, flags=(bad,)),
+        environment=changed(life.environment, platform=bad),
+    )
+    seen = Reader(render(report, attempts))
+    assert seen.open == []
+    assert "b" not in {tag for tag, attrs in seen.tags if "onclick" in attrs}
+    assert not any(data.startswith("alert") for _, data in seen.scripts)
+    assert seen.text.count(bad) >= 8
+    hovers = json.dumps(seen.figures()["tree"]["data"])
+    assert "<script>" not in hovers
+    assert "&lt;script&gt;" in hovers
+
+
+def test_the_same_run_gives_the_same_page(life, confirmed, page):
+    assert render(life.report(confirmed("evolved wins")), life.attempts) == page
+
+
+def test_the_page_tells_how_to_talk_to_the_model(read):
+    assert "symbio sample demo-7f3a --prompt 'What news, my lord?'" in read.text
+    assert "storage/runs/demo-7f3a/model/" in read.text
+
+
+def test_long_cells_are_not_cut(life, confirmed):
+    long = "why " * 60
+    first = life.attempts[0]
+    attempts = (changed(first, decision=changed(first.decision, reason=long)), *life.attempts[1:])
+    report = life.report(confirmed("evolved wins"), attempts=attempts)
+    assert long.strip() in Reader(render(report, attempts)).text
+
+
+def test_best_and_worst_samples_never_overlap(life):
+    whole = life.attempts[-1].battery
+    for n in range(len(whole.samples) + 1):
+        battery: Battery = changed(whole, samples=whole.samples[:n])
+        best, worst = pick(battery)
+        assert len(best) == min(n, BEST)
+        assert len(worst) == min(max(0, n - BEST), WORST)
+        assert not {id(s) for s in best} & {id(s) for s in worst}
+        if best and worst:
+            assert min(s.quality for s in best) >= max(s.quality for s in worst)
+            assert min(s.quality for s in whole.samples[:n]) == worst[0].quality

@@ -1,0 +1,145 @@
+"""What the figures show is what the journal says."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from symbio_core.report.lineage import family, togetherness, tree
+from symbio_core.report.plots import FIXED, final, functions, losses
+from symbio_core.report.tables import count, duration, hall_of_fame, table
+from symbio_core.report.timeline import generation_points, generations, stretches
+
+
+def changed(record, **changes):
+    return record.model_copy(update=changes)
+
+
+def named(figure, name):
+    return next(trace for trace in figure.data if trace.name == name)
+
+
+def test_attempts_lie_end_to_end_on_the_axis_of_steps(life):
+    laid = stretches(life.attempts)
+    assert laid[0].begin == 0
+    assert all(a.end == b.begin for a, b in itertools.pairwise(laid))
+    assert laid[-1].end == life.state.steps_spent
+    assert [s.label for s in laid][2:4] == ["cambrian", "cambrian (try 2)"]
+
+
+def test_generations_are_marked_where_their_steps_were_spent(life):
+    primordial = stretches(life.attempts)[1]
+    marks = generation_points(primordial)
+    assert [g.index for g, _ in marks] == [0, 1]
+    assert [p for _, p in marks] == list(primordial.attempt.outcome.points[1:3])
+
+
+def test_lines_break_between_attempts(life):
+    line = named(losses(life.attempts), "validation")
+    assert list(line.x).count(None) == len(life.attempts)
+    values = [y for y in line.y if y is not None]
+    assert values == [p.val_nats for a in life.attempts for p in a.outcome.points]
+
+
+def test_every_curve_has_unit_second_moment_under_the_normal():
+    figure = functions("gelu(x)·relu(x)")
+    assert [t.name for t in figure.data] == [*FIXED, "gelu(x)·relu(x)"]
+    for trace in figure.data:
+        x, y = np.array(trace.x), np.array(trace.y)
+        density = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+        inside = float(np.sum(y * y * density) * (x[1] - x[0]))
+        # The part beyond the axis is missing, so a little less than 1.
+        assert 0.6 < inside < 1.001, trace.name
+
+
+def test_a_winner_that_is_a_fixed_function_is_drawn_once():
+    assert [t.name for t in functions("relu(x)²").data] == ["GELU", "SiLU", "relu(x)²"]
+
+
+def test_children_are_joined_to_the_latest_point_of_their_parents(life):
+    nodes = family(generations(life.attempts))
+    child = next(n for n in nodes if n.formula == "gelu(x)·relu(x)" and n.kind == "won")
+    assert {p.formula for p in child.parents} == {"relu(x)²", "gelu(x)"}
+    assert all(p.x < child.x for p in child.parents)
+    assert all(p in nodes for n in nodes for p in n.parents)
+
+
+def test_the_line_of_the_last_winner_leads_back_to_a_founder(life):
+    found = generations(life.attempts)
+    line = named(tree(found), "line of the last winner")
+    edges = [(a, b) for a, b in zip(line.x[0::3], line.x[1::3], strict=True)]
+    assert all(parent < child for parent, child in edges)
+    assert min(parent for parent, _ in edges) < 1.5
+    assert max(child for _, child in edges) > 4.5
+
+
+def test_one_exploded_candidate_does_not_flatten_the_tree(life):
+    found = generations(life.attempts)
+    shown = [y for t in tree(found).data for y in (t.y or ()) if y is not None]
+    exploded = max(m.score.loss_nats.value for g in found for m in g.members)
+    assert exploded == 0.41
+    assert max(shown) < 0.2
+
+
+def test_a_candidate_whose_loss_is_not_finite_is_left_out_of_the_tree(life):
+    generation = generations(life.attempts)[0]
+    member = generation.members[0]
+    broken = changed(member.score.loss_nats, value=float("nan"))
+    burst = changed(member, score=changed(member.score, loss_nats=broken))
+    figure = tree([changed(generation, members=(burst, *generation.members[1:]))])
+    shown = [n for t in figure.data if t.customdata is not None for n in t.customdata]
+    assert len(shown) == len(generation.members)  # the control in, the burst one out
+
+
+def test_sync_and_diversity_are_drawn_as_they_were_recorded(life):
+    found = generations(life.attempts)
+    figure = togetherness(found)
+    spread, sync = figure.data
+    assert list(spread.y) == [g.diversity for g in found]
+    assert list(sync.y) == [r for g in found for r in g.sync]
+    assert list(sync.x) == sorted(sync.x)
+
+
+@pytest.mark.parametrize("kind", ["evolved wins", "fixed wins", "no difference"])
+def test_the_final_shows_mean_interval_and_every_seed(confirmed, kind):
+    confirmation = confirmed(kind)
+    figure = final(confirmation)
+    seeds, means = figure.data
+    assert len(seeds.x) == confirmation.seeds * len(confirmation.effects)
+    by_row = dict(zip(means.y, means.x, strict=True))
+    for effect in confirmation.effects:
+        assert by_row[f"against {effect.against}"] == effect.loss_nats.value
+    low, high = figure.layout.xaxis.range
+    assert low == -high
+    assert all(low < e.loss_nats.low and e.loss_nats.high < high for e in confirmation.effects)
+
+
+def test_the_hall_of_fame_keeps_the_best_of_each_size_that_trained_to_the_end(life):
+    text = hall_of_fame(generations(life.attempts))
+    assert text.count("<tr") - 1 == len({1, 2, 3, 4, 5, 7})
+    assert "0.9·gelu(x)·relu(x)" in text
+    assert "relu(x)²+x²" not in text
+
+
+def test_a_cell_is_text_whatever_it_holds():
+    text = table([{"a": "<i>", "b": None, "c": 0}], code=["a"], numbers=["c"])
+    assert "&lt;i&gt;" in text
+    assert "<td>–</td>" in text
+    assert "<td>0</td>" in text
+    assert "code-1" in text
+    assert "number-3" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.4, "0.4 s"), (12.3, "12 s"), (90, "90 s"), (91, "1 min 31 s"), (3599.7, "1 h 0 min")],
+)
+def test_times_are_told_as_people_say_them(seconds, told):
+    assert duration(seconds) == told
+
+
+def test_thousands_are_parted():
+    assert count(1234567) == "1\u2009234\u2009567"

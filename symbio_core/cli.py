@@ -214,7 +214,9 @@ def bench(
             out.print(f"{key:<14}{what}", markup=False)
         return
     changes = dict(_assignment(text) for text in settings or []) | {"storage.root": storage}
-    found = benches.run(name, changed(profile(profile_name), changes), seeds=seeds, say=out.print)
+    found = benches.run(
+        name, changed(profile(profile_name), changes), seeds=seeds, jobs=jobs, say=out.print
+    )
     out.print(found.table)
     if json_file is not None:
         json_file.write_text(json.dumps(found.data, indent=2) + "\n", encoding="utf-8")

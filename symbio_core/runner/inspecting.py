@@ -43,7 +43,9 @@ def stands_at(run: Run) -> str:
 
 def summary(run: Run) -> list[str]:
     """Return the lines a person wants below the table: place, reasons, answer, next step."""
-    lines = [f"{run.run_id}: {stands_at(run)}, {run.state.steps_spent} of {run.config.budget.steps} steps"]
+    lines = [
+        f"{run.run_id}: {stands_at(run)}, {run.state.steps_spent} of {run.config.budget.steps} steps"
+    ]
     lines += [f"{a.outcome.phase}: {a.decision.reason}" for a in run.attempts]
     lines += [f"flag: {flag}" for flag in run.state.flags]
     if run.confirmation is not None:
@@ -84,6 +86,4 @@ def _t_interval(values: npt.NDArray[np.float64]) -> Interval:
 
 
 def _scaled(interval: Interval, unit: float) -> Interval:
-    return Interval(
-        value=interval.value * unit, low=interval.low * unit, high=interval.high * unit
-    )
+    return Interval(value=interval.value * unit, low=interval.low * unit, high=interval.high * unit)

@@ -2,7 +2,7 @@
 
 from symbio_core.training.device import Device, prepare_device
 from symbio_core.training.evaluation import Batch, bits_per_byte, losses_per_batch
-from symbio_core.training.fusion import Consensus
+from symbio_core.training.fusion import Consensus, restore
 from symbio_core.training.member import Member, Stretch
 from symbio_core.training.schedule import lr_factor
 
@@ -16,4 +16,5 @@ __all__ = [
     "losses_per_batch",
     "lr_factor",
     "prepare_device",
+    "restore",
 ]

@@ -1,0 +1,56 @@
+"""symbio measured by itself: every figure of the docs comes from a bench here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from symbio_core.benches import efficacy, orchestration
+from symbio_core.config import RunConfig
+from symbio_core.errors import ConfigError
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a bench found: a table for a person, data for a file; `summary` in it is flat."""
+
+    table: Table
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A bench and the sentence that the list shows."""
+
+    about: str
+    measure: Callable[[RunConfig, int, int, Say], tuple[Table, dict[str, Any]]]
+
+
+BENCHES = {
+    "efficacy": Bench(
+        "symbio against GELU, SiLU and ReLU² at equal steps and equal seconds", efficacy.measure
+    ),
+    "orchestration": Bench("Prefect's share of a run's wall time", orchestration.measure),
+}
+
+
+def catalogue() -> dict[str, str]:
+    """Return every bench's name with what it measures."""
+    return {name: bench.about for name, bench in BENCHES.items()}
+
+
+def run(name: str, config: RunConfig, *, seeds: int, jobs: int, say: Say) -> Found:
+    """Measure the bench called ``name``.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in BENCHES:
+        raise ConfigError(f"bench '{name}' is unknown; take one of {', '.join(BENCHES)}")
+    table, data = BENCHES[name].measure(config, seeds, jobs, say)
+    return Found(table, data)

@@ -1,0 +1,57 @@
+"""Where Prefect keeps its things and how it behaves here: quiet, at home, calling nobody."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+HOME = PROJECT / ".symbio" / "prefect"
+PROFILE = "symbio"
+"""Profile of Prefect's settings that names the server of `symbio up`."""
+SILENT = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+}
+
+
+def settle() -> Path:
+    """Set Prefect's environment for this process and its children; return Prefect's home.
+
+    What the person has set stays. Prefect reads its environment when it is imported, so this has to
+    come first.
+    """
+    for name, value in SILENT.items():
+        os.environ.setdefault(name, value)
+    home = Path(os.environ.setdefault("PREFECT_HOME", str(HOME)))
+    home.mkdir(parents=True, exist_ok=True)
+    return home
+
+
+def remember_server(home: Path, api_url: str) -> None:
+    """Write the server's address into Prefect's profile, where its command line looks for it."""
+    text = f'active = "{PROFILE}"\n\n[profiles.{PROFILE}]\nPREFECT_API_URL = "{api_url}"\n'
+    (home / "profiles.toml").write_text(text, encoding="utf-8")
+
+
+def running_server(home: Path) -> str | None:
+    """Return the address of the server that `symbio up` started, if it answers."""
+    try:
+        profiles = tomllib.loads((home / "profiles.toml").read_text(encoding="utf-8"))
+        api_url = str(profiles["profiles"][PROFILE]["PREFECT_API_URL"])
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        return None
+    return api_url if is_healthy(api_url) else None
+
+
+def is_healthy(api_url: str) -> bool:
+    """Say whether a Prefect server answers at ``api_url``."""
+    try:
+        with urllib.request.urlopen(f"{api_url}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError, ValueError):
+        return False

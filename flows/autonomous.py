@@ -1,0 +1,91 @@
+"""The whole life of a run, told once: open, six phases with gates between them, finish."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from prefect import flow, get_client, runtime
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Failed
+
+from flows.asking import ask_person
+from flows.phases import PHASE_FLOWS
+from symbio_core.config import RunConfig
+from symbio_core.errors import Interrupted, SymbioError
+from symbio_core.profiles import profile
+from symbio_core.records import Decision, PhasePlan
+from tasks.life import decide, finish, open_run, plan_next
+from tasks.telling import Payload, announce, show_phase, show_report
+
+if TYPE_CHECKING:
+    from symbio_core.report import FinalReport
+
+DEMO = profile("demo")
+
+
+@flow(name="symbio")
+async def symbio(
+    config: RunConfig = DEMO, run_id: str | None = None
+) -> FinalReport | State[SymbioError]:
+    """Train a small language model on a corpus by itself, through six phases with gates between.
+
+    Args:
+        config: All of the run's settings: what it reads, what it trains, what it may spend.
+        run_id: The run's name. A known one goes on where it stands; empty makes a new one.
+    """
+    try:
+        return await live(config, run_id or _name_taken_before())
+    except Interrupted as stop:
+        return Cancelled(message=str(stop), data=stop)
+    except SymbioError as error:
+        return Failed(message=str(error), data=error)
+
+
+async def live(config: RunConfig, run_id: str | None) -> FinalReport:
+    """Go through a run's life; whatever its journal holds already is not done again."""
+    run_id = await open_run(config, run_id)
+    root = config.storage.root
+    await _take_name(run_id)
+
+    while (plan := await plan_next(root, run_id)) is not None:
+        verdicts = await PHASE_FLOWS[plan.phase](root, run_id, plan)
+        decision = await decide(root, run_id, plan, verdicts)
+        if decision.kind == "ask":
+            choice = await ask_person(decision.reason, config.budget.ask_timeout_s)
+            decision = await decide(root, run_id, plan, verdicts, choice)
+        await show_phase(root, run_id)
+
+        match decision.kind:
+            case "rollback":
+                announce("symbio.rollback", run_id, _facts(plan, decision))
+            case "repeat":
+                announce("symbio.phase.repeated", run_id, _facts(plan, decision))
+            case _:
+                announce("symbio.phase.completed", run_id, _facts(plan, decision))
+        if any(verdict.name == "regression" and not verdict.passed for verdict in verdicts):
+            announce("symbio.quality.regression", run_id, _facts(plan, decision))
+
+    report = await finish(root, run_id)
+    await show_report(root, run_id, report)
+    announce("symbio.run.completed", run_id, {"verdict": report.verdict})
+    return report
+
+
+def _name_taken_before() -> str | None:
+    # A retried flow run goes on with the run that it opened, whose name it took.
+    return runtime.flow_run.name if runtime.flow_run.run_count > 1 else None
+
+
+async def _take_name(run_id: str) -> None:
+    async with get_client() as client:
+        await client.set_flow_run_name(UUID(runtime.flow_run.id), run_id)
+
+
+def _facts(plan: PhasePlan, decision: Decision) -> Payload:
+    return {
+        "phase": plan.phase,
+        "attempt": plan.attempt,
+        "decision": decision.kind,
+        "reason": decision.reason,
+    }

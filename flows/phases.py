@@ -1,0 +1,67 @@
+"""The six phases, each a flow of its own: they differ in numbers, which live in the settings."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from symbio_core.records import PhasePlan, Verdict
+from tasks.gates import judge_battery, judge_overfitting, judge_plateau, write_battery
+from tasks.life import train_phase
+
+RUN_NAME = "{plan.phase} · attempt {plan.attempt}"
+
+
+@flow(name="abiogenesis", flow_run_name=RUN_NAME)
+async def abiogenesis(root: str, run_id: str, plan: PhasePlan) -> tuple[Verdict, ...]:
+    """Begin: a baseline with GELU, no search."""
+    return await _live_through(root, run_id, plan)
+
+
+@flow(name="primordial", flow_run_name=RUN_NAME)
+async def primordial(root: str, run_id: str, plan: PhasePlan) -> tuple[Verdict, ...]:
+    """Explore: a wide search over small expressions."""
+    return await _live_through(root, run_id, plan)
+
+
+@flow(name="cambrian", flow_run_name=RUN_NAME)
+async def cambrian(root: str, run_id: str, plan: PhasePlan) -> tuple[Verdict, ...]:
+    """Diversify: more candidates, deeper expressions."""
+    return await _live_through(root, run_id, plan)
+
+
+@flow(name="oxidation", flow_run_name=RUN_NAME)
+async def oxidation(root: str, run_id: str, plan: PhasePlan) -> tuple[Verdict, ...]:
+    """Converge: strong coupling and pruning; ends with the confirmation on fresh seeds."""
+    return await _live_through(root, run_id, plan)
+
+
+@flow(name="endosymbiosis", flow_run_name=RUN_NAME)
+async def endosymbiosis(root: str, run_id: str, plan: PhasePlan) -> tuple[Verdict, ...]:
+    """Train the winner for long, without search."""
+    return await _live_through(root, run_id, plan)
+
+
+@flow(name="homeostasis", flow_run_name=RUN_NAME)
+async def homeostasis(root: str, run_id: str, plan: PhasePlan) -> tuple[Verdict, ...]:
+    """Refine at a very low learning rate, watching for regression."""
+    return await _live_through(root, run_id, plan)
+
+
+PHASE_FLOWS = {
+    "abiogenesis": abiogenesis,
+    "primordial": primordial,
+    "cambrian": cambrian,
+    "oxidation": oxidation,
+    "endosymbiosis": endosymbiosis,
+    "homeostasis": homeostasis,
+}
+
+
+async def _live_through(root: str, run_id: str, plan: PhasePlan) -> tuple[Verdict, ...]:
+    await train_phase(root, run_id, plan)
+    await write_battery(root, run_id, plan)
+    return (
+        *await judge_battery(root, run_id, plan),
+        *await judge_overfitting(root, run_id, plan),
+        *await judge_plateau(root, run_id, plan),
+    )

@@ -1,0 +1,75 @@
+"""What all tasks share: the open runs of this process, work in a thread, which errors to retry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import anyio
+from prefect import Task
+from prefect.client.schemas.objects import State, TaskRun
+
+from symbio_core import progress
+
+if TYPE_CHECKING:
+    from symbio_core.config import RunConfig
+    from symbio_core.runner import Run
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_open_runs: dict[tuple[str, str], Run] = {}
+
+
+def is_retryable(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
+    """Let the error itself say whether another try makes sense."""
+    return bool(getattr(state.data, "retryable", False))
+
+
+def run_at(root: str, run_id: str) -> Run:
+    """Return the run of that name, reopened from its journal unless this process holds it open.
+
+    Raises:
+        UnknownRun: no run of that name lives under ``root``.
+    """
+    from symbio_core.runner import reopen
+
+    if (root, run_id) not in _open_runs:
+        _open_runs[root, run_id] = reopen(root, run_id)
+    return _open_runs[root, run_id]
+
+
+def open_at(config: RunConfig, run_id: str | None) -> str:
+    """Go on with the run called ``run_id`` if there is one, else begin it; return its name.
+
+    Raises:
+        SymbioError: what the person has to mend before the run can begin.
+    """
+    from symbio_core.runner import begin, new_name
+
+    run = begin(config, run_id or new_name(config))
+    _open_runs[config.storage.root, run.run_id] = run
+    return run.run_id
+
+
+def close(root: str, run_id: str) -> None:
+    """Forget an open run, so that whoever needs it next reads its journal again."""
+    _open_runs.pop((root, run_id), None)
+
+
+async def in_thread(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Do ``work`` in a thread, so that heartbeats and logs go on while it lasts.
+
+    A thread cannot be cancelled. So when this call is, the core is asked to save and stop, and the
+    cancellation goes on once it has.
+    """
+    thread = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        progress.request_stop()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([thread])
+        progress.clear_stop()
+        raise

@@ -255,7 +255,10 @@ def run_generation(
         population.climb(index, rung, on_step)
         if index < len(setting.rungs) - 1:
             population.fuse(rung)
-    won = select_winner([t.ranked for t in population.alive if t.ranked is not None])
+    won = select_winner(
+        [t.ranked for t in population.alive if t.ranked is not None],
+        n_batches=len(bench.searched),
+    )
     winner = next(
         (t for t in population.alive if won and t.candidate.formula == won.candidate.formula), None
     )

@@ -31,7 +31,7 @@ from symbio_core.runner.generation import Setting, plan_rungs, run_generation
 from symbio_core.runner.pace import Pace
 from symbio_core.runner.vault import Snapshot, Vault
 from symbio_core.runner.workbench import Workbench
-from symbio_core.search import SearchState, generation_cost, should_explore
+from symbio_core.search import SearchState, generation_cost, levels, should_explore
 from symbio_core.search import pressure as pressures
 from symbio_core.training import Member, lr_factor
 from symbio_core.training.schedule import warmup
@@ -220,6 +220,8 @@ class PhaseRun:
             self.search,
             patience=search.patience,
             extra_patience=round(self.plan.adaptation.extra_patience),
+            phase=self.plan.phase,
+            attempt=self.plan.attempt,
         ):
             return False
         cost = generation_cost(plan_rungs(self.bench, self.settings, self._population()))
@@ -321,9 +323,8 @@ class PhaseRun:
         """Return the function to put to the test: the line's, or the best evolved one tried."""
         if self.line.formula not in fixed:
             return self.line.formula
-        evolved = [e for e in self.search.hall if e.formula not in fixed]
-        best = min(evolved, key=lambda e: e.loss_nats.value, default=None)
-        return best.formula if best else self.line.formula
+        evolved = {f: level.value for f, level in levels(self.search).items() if f not in fixed}
+        return min(evolved, key=lambda f: evolved[f], default=self.line.formula)
 
     def _warm_trial(self) -> None:
         assert self.at.confirmation is not None

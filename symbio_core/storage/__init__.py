@@ -1,0 +1,19 @@
+"""Checkpoints and run state: one small interface, a folder behind it."""
+
+from symbio_core.storage.checkpoints import CheckpointStore, Loaded, Manifest, Newest
+from symbio_core.storage.objects import FolderStore, ObjectStore, Versioned, open_store
+from symbio_core.storage.runs import Journal, RunStore, list_runs
+
+__all__ = [
+    "CheckpointStore",
+    "FolderStore",
+    "Journal",
+    "Loaded",
+    "Manifest",
+    "Newest",
+    "ObjectStore",
+    "RunStore",
+    "Versioned",
+    "list_runs",
+    "open_store",
+]

@@ -365,6 +365,8 @@ class RunState(Record):
     adaptation: Adaptation = Adaptation()
     lr_scale: float = 1.0
     flags: tuple[str, ...] = ()
+    confirmed: bool = False
+    """Whether the confirmation has been held."""
     finished: str | None = None
     """Why the run ended, once it has."""
 

@@ -273,6 +273,11 @@ class Run:
                 return attempt.battery
         return None
 
+    @property
+    def under_way(self) -> PhasePlan | None:
+        """The attempt that is planned and not yet decided."""
+        return self._folded.pending.plan if self._folded.pending else None
+
     def _pending(self, plan: PhasePlan) -> lifecycle.Pending:
         pending = self._folded.pending
         assert pending is not None, f"{plan.phase} is not under way"
@@ -283,7 +288,7 @@ class Run:
         line = {"event": event, "at": now, **{key: _plain(v) for key, v in content.items()}}
         self.store.journal.append([line])
         self._events.append(line)
-        self._folded = lifecycle.fold(self.config, self._events)
+        self._folded = lifecycle.step(self.config, self._folded, line)
         self.store.write_state(self.state.model_dump(mode="json"))
 
     def _retain(self) -> None:

@@ -39,9 +39,9 @@ def canonical(expr: Expression) -> Expression:
 
     What makes trees equal: order and nesting of sums and products, like terms, constants (folded,
     and pulled out of products and squares), zero terms, equal factors against squares, the leaf
-    ``square`` against x·x, and relu(x)·x against relu(x)². Multiplying by identity multiplies
-    by x. Products of sums are not multiplied out: that would grow the tree. `KnownFunctions` finds
-    the equal functions which that leaves apart.
+    ``square`` against x·x, and relu(x)·x against relu(x)² (so relu·x² gains a node: it is relu³).
+    Multiplying by identity multiplies by x. Products of sums are not multiplied out, for that
+    would grow the tree; `KnownFunctions` finds the equal functions which that leaves apart.
 
     Sums and products come out as balanced binary trees in a fixed order; a sum inside a product
     has its largest coefficient at 1 and its first one positive. Applying it twice changes nothing.

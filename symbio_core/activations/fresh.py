@@ -84,7 +84,7 @@ def small_expressions(pool: Pool, max_nodes: int) -> list[Expression]:
 
     Args:
         pool: names of the leaves.
-        max_nodes: largest tree, at most 6; `LEAVES` make 26 functions up to 3 nodes, 369 up to 6.
+        max_nodes: largest tree, at most 6; `LEAVES` make 25 functions up to 3 nodes, 367 up to 6.
 
     Raises:
         ValueError: ``max_nodes`` is above 6; the number of functions grows sixfold every two nodes.
@@ -104,6 +104,8 @@ def _small(pool: tuple[str, ...], max_nodes: int) -> tuple[Expression, ...]:
     known = KnownFunctions()
     for size in range(1, max_nodes + 1):
         trees = {canonical(tree) for tree in _combined(size, pool, sizes)} - seen
+        # relu·x² is relu·relu² in canonical form, a node more: its turn comes later.
+        trees = {tree for tree in trees if n_nodes(tree) <= size}
         seen |= trees
         sizes[size] = sorted((t for t in trees if not _has_constants(t)), key=_by_size)
         for tree in sizes[size]:

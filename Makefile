@@ -11,7 +11,7 @@ PROFILE ?= demo
 BENCH ?= --help
 
 # An environment that a moved folder or a removed Python has broken is made again.
-ifneq ($(shell $(BIN)/python -c 'import sys; print("ok")' 2>&1),ok)
+ifneq ($(shell ($(BIN)/python -c 'print("ok")') 2>/dev/null),ok)
 .PHONY: $(READY)
 endif
 

@@ -44,6 +44,6 @@ if ! "$venv/bin/python" -c "$has_torch" "${torch#torch==}" 2>/dev/null; then
   echo "symbio: installing $torch"
   quietly "${pip[@]}" --no-deps "$torch" ${index[@]+"${index[@]}"}
 fi
-echo "symbio: installing the locked packages (a minute or two)"
+echo "symbio: installing symbio with ${extras//,/, } (a minute or two the first time)"
 quietly "${pip[@]}" "$(grep '^setuptools==' constraints.txt)"
 quietly "${pip[@]}" --no-build-isolation --editable ".[$extras]"

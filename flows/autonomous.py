@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prefect import flow, get_client, runtime
@@ -15,11 +14,9 @@ from symbio_core.config import RunConfig
 from symbio_core.errors import Interrupted, SymbioError
 from symbio_core.profiles import profile
 from symbio_core.records import Decision, PhasePlan
+from symbio_core.report import FinalReport
 from tasks.life import decide, finish, open_run, plan_next
 from tasks.telling import Payload, announce, show_phase, show_report
-
-if TYPE_CHECKING:
-    from symbio_core.report import FinalReport
 
 DEMO = profile("demo")
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from symbio_core.config import RunConfig
 from symbio_core.records import Decision, Outcome, PhasePlan, Verdict
+from symbio_core.report import FinalReport
 from tasks.showing import progress_shown
 from tasks.working import close, in_thread, is_retryable, open_at, run_at
-
-if TYPE_CHECKING:
-    from symbio_core.report import FinalReport
 
 
 @task(name="open run", cache_policy=NO_CACHE, persist_result=False)

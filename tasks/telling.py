@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -11,10 +9,8 @@ from prefect.events import emit_event
 
 from symbio_core.console import duration
 from symbio_core.records import Attempt, Interval, Verdict
+from symbio_core.report import FinalReport
 from tasks.working import run_at
-
-if TYPE_CHECKING:
-    from symbio_core.report import FinalReport
 
 Payload = dict[str, str | float | bool | None]
 

@@ -1,0 +1,145 @@
+"""The whole thing as a person starts it: a real server, a worker, a run by hand, a run on schedule."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deployments.surroundings import PROJECT
+from symbio_core.config import changed
+from symbio_core.profiles import profile
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+class Up:
+    """`symbio up` in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        self.home = folder / "prefect"
+        self.storage = folder / "storage"
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+        self.env |= {"PREFECT_HOME": str(self.home)}
+        self.api = httpx.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=30)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "deployments.up", "--port", port],
+            cwd=PROJECT,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait(self) -> None:
+        assert self.process.stdout is not None
+        said = []
+        for line in self.process.stdout:
+            said.append(line)
+            if "Prefect is up" in line:
+                return
+        pytest.fail("".join(said))
+
+    def prefect(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", *words],
+            cwd=PROJECT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def runs(self, **filters: Any) -> list[dict[str, Any]]:
+        answer = self.api.post("/flow_runs/filter", json={"flow_runs": filters})
+        found: list[dict[str, Any]] = answer.raise_for_status().json()
+        return found
+
+    def config(self, **changes: Any) -> str:
+        small = changed(profile("smoke"), {"storage.root": str(self.storage), **changes})
+        return small.model_dump_json(exclude_defaults=True)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    server = Up(tmp_path_factory.mktemp("up"))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.process.send_signal(signal.SIGINT)
+        server.process.communicate(timeout=60)
+        server.api.close()
+
+
+def until(condition: Callable[[], Any], seconds: float = 200.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.5)
+    return found
+
+
+def ended(run: dict[str, Any]) -> bool:
+    return run["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+def named(id_: str) -> dict[str, Any]:
+    return {"id": {"any_": [id_]}}
+
+
+def test_a_bad_setting_is_refused_before_a_run_exists(up: Up) -> None:
+    for config in ({"seed": -1}, {"sed": 1}, {"optimiser": {"name": "sgd"}}):
+        done = up.prefect("deployment", "run", "symbio/smoke", "-p", f"config={json.dumps(config)}")
+        assert done.returncode == 1, done.stdout
+        assert "Validation failed" in done.stdout + done.stderr
+    assert up.runs() == []
+
+
+def test_a_run_by_hand_and_then_one_on_schedule_from_its_result(up: Up) -> None:
+    words = ("deployment", "run", "symbio/autonomous", "-p", f"config={up.config()}")
+    done = up.prefect(*words, "-p", "run_id=by-hand")
+    assert done.returncode == 0, done.stdout + done.stderr
+    parents = {"parent_task_run_id": {"is_null_": True}}
+    by_hand = until(lambda: [run for run in up.runs(**parents) if ended(run)])[0]
+    assert (by_hand["state_type"], by_hand["name"]) == ("COMPLETED", "by-hand")
+    assert (up.storage / "runs/by-hand/report/final-report.json").exists()
+
+    nightly = up.api.get("/deployments/name/symbio/nightly").raise_for_status().json()
+    assert [schedule["active"] for schedule in nightly["schedules"]] == [False]
+    schedule = {
+        "schedule": {"interval": 3600, "anchor_date": _seconds_from_now(20)},
+        "active": True,
+        "parameters": {"config": json.loads(up.config(start_from="latest"))},
+    }
+    up.api.post(f"/deployments/{nightly['id']}/schedules", json=[schedule]).raise_for_status()
+    scheduled = until(lambda: up.runs(deployment_id={"any_": [nightly["id"]]}))
+    assert all(run["auto_scheduled"] for run in scheduled)
+    first = until(
+        lambda: [run for run in up.runs(deployment_id={"any_": [nightly["id"]]}) if ended(run)]
+    )[0]
+    assert first["state_type"] == "COMPLETED", first["state"]["message"]
+    config = json.loads((up.storage / "runs" / first["name"] / "config.json").read_text())
+    assert config["start_from"] == "by-hand"
+
+
+def test_the_servers_log_holds_no_error(up: Up) -> None:
+    log = (up.home / "server.log").read_text(encoding="utf-8")
+    assert "ERROR" not in log, log
+    assert "Traceback" not in log, log
+
+
+def _seconds_from_now(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))

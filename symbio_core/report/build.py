@@ -96,11 +96,8 @@ def verdict_sentence(
     if confirmation is not None:
         return " ".join(confirmation.sentence.split())
     who = winner or "the evolved function"
-    why = f" ({' '.join(why_not.split()).rstrip('.')})" if why_not else ""
-    return (
-        f"Not measured: the run ended without a confirmation{why}, so it cannot say whether "
-        f"{who} beats GELU, SiLU and ReLU²."
-    )
+    why = " ".join((why_not or "the run ended without a final").split()).rstrip(".")
+    return f"Not measured: {why}; whether {who} beats GELU, SiLU and ReLU² is unknown."
 
 
 def _settled(
@@ -125,13 +122,13 @@ def _settled(
 def _why_not(attempts: Sequence[Attempt], finished: str) -> str:
     finals = [a for a in attempts if a.plan.phase == "oxidation"]
     if not attempts:
-        return f"no phase was completed: {finished}"
+        return f"no phase was completed ({finished})"
     if not finals:
-        return f"it ended after {attempts[-1].plan.phase}, before the final: {finished}"
+        return f"the run ended after {attempts[-1].plan.phase}, before the final ({finished})"
     last = finals[-1].outcome
     if last.stopped != "done":
-        return f"oxidation stopped early: {last.reason or last.stopped}"
-    return "oxidation had no steps left for it"
+        return f"oxidation stopped early ({(last.reason or last.stopped).rstrip('.')})"
+    return "oxidation had no steps left for the final"
 
 
 def _attempt(attempt: Attempt) -> AttemptSummary:

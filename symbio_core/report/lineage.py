@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -13,11 +14,13 @@ from symbio_core.report.plots import COLOURS, figure, safe
 
 SPREAD = 0.56
 """Width that the members of one generation share on the axis (generations)."""
+MOST_TICKS = 16
+"""More generations than this are numbered by the plot's own choice."""
 LONGEST_LABEL = 24
 """Longer formulas are cut on the plot and whole in the hover (characters)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Node:
     """A point of the family tree."""
 
@@ -96,10 +99,9 @@ def tree(generations: Sequence[Generation]) -> go.Figure:
     ceiling = _ceiling([node.y for node in nodes])
     drawn = figure(
         520,
-        xaxis={"title": "generation", "dtick": 1, "showgrid": False},
-        yaxis={"title": "paired loss against the function in charge (nats a token)"},
+        xaxis=_axis(generations) | {"showgrid": False},
+        yaxis={"title": "paired loss (nats a token)"},
         hovermode="closest",
-        legend={"orientation": "h", "x": 0, "y": -0.14, "yanchor": "top"},
     )
     line = _ancestors(nodes)
     _edges(drawn, nodes, ceiling, [])
@@ -121,7 +123,7 @@ def tree(generations: Sequence[Generation]) -> go.Figure:
             textposition="bottom center",
             name=name,
             marker={
-                "symbol": symbol,
+                "symbol": [symbol if n.y <= ceiling else "triangle-up" for n in some],
                 "size": size,
                 "color": colour,
                 "line": {"width": 2 if symbol == "x-thin" else 0, "color": colour},
@@ -129,6 +131,10 @@ def tree(generations: Sequence[Generation]) -> go.Figure:
             hovertemplate="%{customdata}<extra></extra>",
         )
     return drawn
+
+
+def _axis(generations: Sequence[Generation]) -> dict[str, Any]:
+    return {"title": "generation"} | ({"dtick": 1} if len(generations) <= MOST_TICKS else {})
 
 
 def _ceiling(losses: Sequence[float]) -> float:
@@ -176,10 +182,9 @@ def _edges(drawn: go.Figure, nodes: Sequence[Node], ceiling: float, only: Sequen
 def togetherness(generations: Sequence[Generation]) -> go.Figure:
     """Draw the diversity of each generation and the members' sync after each rung."""
     drawn = figure(
-        340,
-        xaxis={"title": "generation", "dtick": 1},
+        380,
+        xaxis=_axis(generations),
         yaxis={"title": "share of the possible (0 to 1)", "range": [0, 1.04]},
-        legend={"orientation": "h", "x": 0, "y": -0.22, "yanchor": "top"},
     )
     drawn.add_scatter(
         x=[g.index + 1 for g in generations],

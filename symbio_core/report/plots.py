@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from symbio_core import activations
-from symbio_core.records import Attempt, Confirmation, EvalPoint, Generation
+from symbio_core.records import Attempt, Confirmation, Effect, EvalPoint, Generation
 from symbio_core.report.timeline import Stretch, generation_points, stretches
 
 COLOURS = {
@@ -36,10 +36,10 @@ def figure(height: int, **layout: Any) -> go.Figure:
     style: dict[str, Any] = {
         "template": "none",
         "height": height,
-        "margin": {"l": 64, "r": 16, "t": 12, "b": 52},
+        "margin": {"l": 64, "r": 16, "t": 16, "b": 92},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "legend": {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
         "hoverlabel": {"align": "left"},
     }
     return go.Figure(layout=style | layout)
@@ -137,6 +137,8 @@ def _shade(drawn: go.Figure, laid: Sequence[Stretch]) -> None:
                 line_width=0,
                 layer="below",
             )
+        if stretch.attempt.outcome.confirm_steps:
+            _name_the_final(drawn, stretch)
     # The names stand on an axis of their own above the plot, where plotly turns them if need be.
     drawn.add_scatter(x=[0], y=[None], xaxis="x2", showlegend=False, hoverinfo="skip")
     drawn.update_layout(
@@ -146,25 +148,43 @@ def _shade(drawn: go.Figure, laid: Sequence[Stretch]) -> None:
             "side": "top",
             "tickvals": [(s.begin + s.end) / 2 for s in laid],
             "ticktext": [s.label for s in laid],
+            "tickangle": -32,
             "showgrid": False,
             "zeroline": False,
             "automargin": True,
         },
-        legend={"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
+        margin={"l": 64, "r": 48, "t": 84, "b": 92},
+    )
+
+
+def _name_the_final(drawn: go.Figure, stretch: Stretch) -> None:
+    drawn.add_annotation(
+        x=stretch.end - stretch.attempt.outcome.confirm_steps / 2,
+        y=0.5,
+        yref="paper",
+        text="the final:<br>fresh models<br>compete",
+        showarrow=False,
+        opacity=0.7,
     )
 
 
 def final(confirmation: Confirmation) -> go.Figure:
     """Draw the effects of the confirmation: a dot and its interval for each fixed function."""
-    effects = list(reversed(confirmation.effects))
-    rows = [f"against {safe(e.against)}" for e in effects]
+    effects = confirmation.effects
+    rows = list(range(len(effects), 0, -1))
     drawn = figure(
-        150 + 70 * len(rows),
-        xaxis={"title": "evolved minus fixed: loss (nats a token)", "zeroline": True},
-        yaxis={"type": "category", "automargin": True, "showgrid": False},
-        margin={"l": 16, "r": 16, "t": 36, "b": 52},
+        190 + 72 * len(rows),
+        xaxis={"title": f"{safe(own_name(confirmation))} minus fixed: loss (nats a token)"},
+        yaxis={
+            "tickvals": rows,
+            "ticktext": [f"against {safe(e.against)}" for e in effects],
+            "range": [0.4, len(rows) + 0.5],
+            "automargin": True,
+            "showgrid": False,
+            "zeroline": False,
+        },
+        margin={"l": 16, "r": 16, "t": 36, "b": 92},
     )
-    _seed_dots(drawn, confirmation, rows)
     drawn.add_scatter(
         x=[e.loss_nats.value for e in effects],
         y=rows,
@@ -180,15 +200,21 @@ def final(confirmation: Confirmation) -> go.Figure:
         mode="markers",
         name=f"mean and {effects[0].loss_nats.confidence:.0%} interval" if effects else "mean",
         marker={"size": 13, "color": COLOURS["evolved"]},
-        text=[_effect_text(confirmation, len(effects) - 1 - i) for i in range(len(effects))],
+        text=[_effect_text(confirmation, effect) for effect in effects],
         hovertemplate="%{text}<extra></extra>",
     )
+    _seed_dots(drawn, confirmation)
     _name_the_sides(drawn, confirmation)
     return drawn
 
 
-def _effect_text(confirmation: Confirmation, index: int) -> str:
-    effect = confirmation.effects[index]
+def own_name(confirmation: Confirmation) -> str:
+    """Return what the winner is called in the final: `evolved`, unless it is a fixed function."""
+    names = (c.name for c in confirmation.contenders if c.formula == confirmation.winner)
+    return next(names, "evolved")
+
+
+def _effect_text(confirmation: Confirmation, effect: Effect) -> str:
     nats, bpb = effect.loss_nats, effect.bpb
     return (
         f"{safe(confirmation.winner)}<br>against {safe(effect.against)}"
@@ -198,43 +224,52 @@ def _effect_text(confirmation: Confirmation, index: int) -> str:
     )
 
 
-def _seed_dots(drawn: go.Figure, confirmation: Confirmation, rows: list[str]) -> None:
+def _seed_dots(drawn: go.Figure, confirmation: Confirmation) -> None:
     by_name = {c.name: c for c in confirmation.contenders}
     own = next((c for c in confirmation.contenders if c.formula == confirmation.winner), None)
-    xs, ys = [], []
-    for effect, row in zip(reversed(confirmation.effects), rows, strict=True):
+    xs: list[float] = []
+    ys: list[float] = []
+    for index, effect in enumerate(confirmation.effects):
         other = by_name.get(effect.against)
         if own and other:
-            xs += [a - b for a, b in zip(own.nats, other.nats, strict=False)]
-            ys += [row] * min(len(own.nats), len(other.nats))
-    if xs:
-        drawn.add_scatter(
-            x=xs,
-            y=ys,
-            mode="markers",
-            name="one seed",
-            marker={"size": 8, "symbol": "circle-open", "color": COLOURS["faint"]},
-            hovertemplate="one seed: %{x:+.4f} nats a token<extra></extra>",
-        )
+            gaps = [a - b for a, b in zip(own.nats, other.nats, strict=False)]
+            xs += gaps
+            ys += [len(confirmation.effects) - index - 0.24] * len(gaps)
+    drawn.add_scatter(
+        x=xs,
+        y=ys,
+        mode="markers",
+        name="one seed",
+        marker={"size": 8, "symbol": "circle-open", "color": COLOURS["train"]},
+        hovertemplate="one seed: %{x:+.4f} nats a token<extra></extra>",
+    )
 
 
 def _name_the_sides(drawn: go.Figure, confirmation: Confirmation) -> None:
     ends = [x for e in confirmation.effects for x in (e.loss_nats.low, e.loss_nats.high)]
-    reach = 1.15 * max((abs(x) for x in ends), default=0.01) or 0.01
-    drawn.update_xaxes(range=[-reach, reach])
+    left, right = min([0.0, *ends]), max([0.0, *ends])
+    # Either side keeps a quarter of the axis, so that its name has room.
+    room = 0.3 * max(right - left, 1e-6)
+    left, right = min(1.1 * left, -room), max(1.1 * right, room)
+    drawn.update_xaxes(range=[left, right])
     drawn.add_vrect(
-        x0=-reach, x1=0, fillcolor=COLOURS["good"], opacity=0.10, line_width=0, layer="below"
+        x0=left, x1=0, fillcolor=COLOURS["good"], opacity=0.10, line_width=0, layer="below"
     )
     drawn.add_vline(x=0, line={"color": COLOURS["faint"], "width": 2})
     for x, text, anchor in (
-        (0.0, "◀ evolved is better", "left"),
+        (0.0, f"◀ {safe(own_name(confirmation))} is better", "left"),
         (1.0, "fixed is better ▶", "right"),
     ):
         drawn.add_annotation(
-            x=x, y=1.0, xref="paper", yref="paper", text=text, showarrow=False, xanchor=anchor,
+            x=x,
+            y=1.0,
+            xref="paper",
+            yref="paper",
+            text=text,
+            showarrow=False,
+            xanchor=anchor,
             yanchor="bottom",
-        )  # fmt: skip
-    drawn.update_layout(legend={"orientation": "h", "x": 0, "y": -0.32, "yanchor": "top"})
+        )
 
 
 def functions(winner: str) -> go.Figure:
@@ -243,14 +278,15 @@ def functions(winner: str) -> go.Figure:
     drawn = figure(
         420,
         xaxis={"title": "input x (in spreads of a layer's inputs)"},
-        yaxis={"title": "output f(x), scaled so that E[f(x)²] = 1"},
+        yaxis={"title": "output f(x), scaled to E[f(x)²] = 1"},
     )
     own = activations.formula(activations.canonical(activations.parse(winner)))
+    # The widest line lies at the bottom, so that a curve on top of it still shows.
+    drawn.add_trace(_curve(x, winner, safe(winner), COLOURS["evolved"], 5.0))
     for name, text in FIXED.items():
         same = activations.formula(activations.canonical(activations.parse(text))) == own
         if not same:
             drawn.add_trace(_curve(x, text, name, COLOURS[name], 2.0))
-    drawn.add_trace(_curve(x, winner, safe(winner), COLOURS["evolved"], 4.0))
     return drawn
 
 
@@ -262,6 +298,6 @@ def _curve(x: Any, text: str, name: str, colour: str, width: float) -> go.Scatte
         y=[round(float(value), 5) for value in y],
         name=name,
         mode="lines",
-        line={"color": colour, "width": width},
+        line={"color": colour, "width": width, "simplify": False},
         hovertemplate="f(%{x:.2f}) = %{y:.3f}<extra>" + name + "</extra>",
     )

@@ -83,11 +83,34 @@ def test_no_difference_says_to_keep_the_fixed_function(life, confirmed):
     assert headline(life.report(confirmed("no difference"))) == "No difference: keep ReLU²."
 
 
+def test_the_sentence_under_the_headline_does_not_repeat_it(life, confirmed):
+    seen = Reader(render(life.report(confirmed("no difference")), life.attempts))
+    assert seen.texts.count("No difference: keep ReLU².") == 1
+    assert any(text.startswith(confirmed("no difference").winner + " came") for text in seen.texts)
+
+
+def test_a_fixed_function_that_the_search_chose_is_called_by_its_name(life, confirmed):
+    found = confirmed("evolved wins")
+    own = changed(found.contenders[1], nats=found.contenders[0].nats)
+    chosen = changed(
+        found,
+        winner=own.formula,
+        contenders=(own, *found.contenders[2:]),
+        effects=found.effects[1:],
+        verdict="fixed wins",
+    )
+    seen = Reader(render(life.report(chosen), life.attempts))
+    assert "Keep ReLU²: it won." in seen.texts
+    assert "ReLU² is better" in seen.texts
+    assert "evolved is better" not in seen.text
+
+
 def test_a_run_without_a_final_says_so_in_large_and_why(life):
     early = life.report(attempts=life.attempts[:2])
     seen = Reader(render(early, life.attempts[:2]))
     assert "Not measured." in seen.texts
-    assert "before the final" in seen.text
+    lead = next(text for text in seen.texts if "before the final" in text)
+    assert lead.startswith("The run ended after primordial")
 
 
 def test_a_run_without_phases_still_renders(life):
@@ -108,7 +131,7 @@ def test_every_tag_is_closed_and_every_figure_has_its_box_and_caption(read):
 def test_every_axis_has_a_title(read):
     for name, figure in read.figures().items():
         assert figure["layout"]["xaxis"]["title"]["text"], name
-        if figure["layout"]["yaxis"].get("type") != "category":
+        if "ticktext" not in figure["layout"]["yaxis"]:
             assert figure["layout"]["yaxis"]["title"]["text"], name
 
 

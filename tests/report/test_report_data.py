@@ -81,14 +81,14 @@ def test_a_run_without_a_single_phase_still_has_a_report(life):
     empty = life.report(attempts=(), state=changed(life.state, finished="interrupted"))
     assert empty.totals.steps.total == 0
     assert empty.totals.tokens_per_s is None
-    assert "no phase was completed: interrupted" in empty.verdict
+    assert "no phase was completed (interrupted)" in empty.verdict
 
 
 def test_an_oxidation_that_stopped_early_is_named_as_the_reason(life):
     last = life.attempts[5]
     outcome = changed(last.outcome, stopped="seconds", reason="its time was up")
     attempts = (*life.attempts[:5], changed(last, outcome=outcome))
-    assert "oxidation stopped early: its time was up" in life.report(attempts=attempts).verdict
+    assert "oxidation stopped early (its time was up)" in life.report(attempts=attempts).verdict
 
 
 def test_a_final_with_a_loss_that_is_not_finite_is_no_answer(life, confirmed):

@@ -1,0 +1,92 @@
+"""Tables of the search: the best of each size, the generations, every candidate. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from symbio_core.records import Generation, MemberRecord
+from symbio_core.report.cells import NONE, count, duration, fixed, ranged, table, where
+
+LOSS = "against the one in charge (nats a token)"
+
+
+def hall_of_fame(generations: Sequence[Generation]) -> str:
+    """List the best function of each size among those that trained longest in their generation."""
+    best: dict[int, tuple[Generation, MemberRecord]] = {}
+    for generation in generations:
+        for member in _finalists(generation):
+            nodes = member.candidate.nodes
+            if nodes not in best or _loss(member) < _loss(best[nodes][1]):
+                best[nodes] = (generation, member)
+    rows, lowest = [], float("inf")
+    for nodes, (generation, member) in sorted(best.items()):
+        loss, moved = _loss(member), _loss(member) < lowest
+        lowest = min(lowest, loss)
+        rows.append(
+            {
+                "nodes": nodes,
+                "formula": member.candidate.formula,
+                LOSS: ranged(member.score.loss_nats if member.score else None),
+                "in charge then": generation.parent,
+                "generation": generation.index + 1,
+                "better than all smaller ones": "yes" if moved else "no",
+            }
+        )
+    return table(
+        rows, code=["formula", "in charge then"], numbers=["nodes", "generation"], tight=[LOSS]
+    )
+
+
+def _finalists(generation: Generation) -> list[MemberRecord]:
+    scored = [m for m in generation.members if m.score is not None]
+    last = max((m.rung for m in scored), default=0)
+    return [m for m in scored if m.rung == last]
+
+
+def _loss(member: MemberRecord) -> float:
+    assert member.score is not None
+    return member.score.loss_nats.value
+
+
+def generations(found: Sequence[Generation]) -> str:
+    """List what each generation cost and found."""
+    rows = [
+        {
+            "generation": g.index + 1,
+            "phase": where(g.phase, g.attempt),
+            "in charge": g.parent,
+            "went on with": g.winner if g.found else f"{g.winner} (nothing surely better)",
+            "candidates": len(g.members),
+            "known already": f"{g.duplicates} of {g.proposals}",
+            "diversity": fixed(g.diversity, 2),
+            "sync r": fixed(g.sync[-1], 2) if g.sync else NONE,
+            "fusions taken": f"{g.fusions_accepted} of {g.fusions_accepted + g.fusions_refused}",
+            "learning rate by fusion": f"× {g.hidden_lr_factor:.3f}",
+            "steps": count(g.steps),
+            "time": duration(g.seconds),
+        }
+        for g in found
+    ]
+    right = ["generation", "candidates", "diversity", "sync r", "steps", "time"]
+    return table(rows, code=["in charge", "went on with"], numbers=right)
+
+
+def candidates(found: Sequence[Generation]) -> str:
+    """List every candidate: where it came from, how it did, why it went."""
+    rows = [
+        {
+            "generation": g.index + 1,
+            "formula": m.candidate.formula,
+            "nodes": m.candidate.nodes,
+            "came by": m.candidate.mutation,
+            "parents": " and ".join(m.candidate.parents),
+            LOSS: ranged(m.score.loss_nats if m.score else None),
+            "steps": m.score.steps if m.score else None,
+            "fate": m.fate,
+        }
+        for g in found
+        for m in g.members
+    ]
+    return table(
+        rows, code=["formula", "parents"], numbers=["generation", "nodes", "steps"], tight=[LOSS]
+    )

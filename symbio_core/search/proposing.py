@@ -220,12 +220,14 @@ class _Breeders:
         Crossing and mutating are drawn with their probabilities until at least one is to happen:
         offspring that is neither crossed nor mutated would be its parent over again.
         """
-        first, second = self._pick(rng), self._pick(rng)
-        crossed, mutated = self._changes(rng, may_cross=first != second)
+        first = self._pick(self.ordered, rng)
+        others = [name for name in self.ordered if name != first]
+        crossed, mutated = self._changes(rng, may_cross=bool(others))
         expr = parse(first)
         names: list[str] = []
         parents: tuple[str, ...] = (first,)
         if crossed:
+            second = self._pick(others, rng)
             try:
                 expr = crossover(expr, parse(second), rng, limits)
                 names, parents = ["crossover"], (first, second)
@@ -236,10 +238,10 @@ class _Breeders:
             names.append(name)
         return expr, " + ".join(names), parents
 
-    def _pick(self, rng: np.random.Generator) -> str:
+    def _pick(self, ordered: Sequence[str], rng: np.random.Generator) -> str:
         if self.search.selection == "tournament":
-            return tournament(self.ordered, rng)
-        best = top_k(self.ordered, TOP)
+            return tournament(ordered, rng)
+        best = top_k(ordered, TOP)
         return best[int(rng.integers(len(best)))]
 
     def _changes(self, rng: np.random.Generator, *, may_cross: bool) -> tuple[bool, bool]:

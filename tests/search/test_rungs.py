@@ -1,5 +1,7 @@
 """Successive halving and its price."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ def test_totals_double_and_members_never_grow_or_vanish(settings):
     assert len(plan) == settings["rungs"]
     assert [r.total for r in plan] == [settings["rung_steps"] * 2**k for k in range(len(plan))]
     assert plan[0].members == population
-    assert all(a.members >= b.members >= 1 for a, b in zip(plan, plan[1:], strict=False))
+    assert all(a.members >= b.members >= 1 for a, b in pairwise(plan))
 
 
 @given(plans)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from symbio_core.config import RunConfig
 from symbio_core.records import Attempt
 from symbio_core.report import cells, lineage, plots, samples, search_tables, tables
 from symbio_core.report.schema import FinalReport
@@ -182,22 +183,25 @@ def use(report: FinalReport, attempts: Sequence[Attempt]) -> str:
     short = (p for p in prompts if 0 < len(p) <= LONGEST_PROMPT and p.isprintable())
     prompt = shlex.quote(next(short, "Once upon a time"))
     name = shlex.quote(report.run_id)
-    command = f"symbio sample {name} --prompt {prompt}"
+    root = _root(report)
+    where = "" if root == RunConfig().storage.root else f" --storage {shlex.quote(root)}"
+    command = f"symbio sample {name} --prompt {prompt}{where}"
     return _section(
         "Talk to the model",
-        _caption("Run this where the run's storage is:"),
+        _caption("Run this in the folder that the run was started from:"),
         f"<pre><code>{html.escape(command)}</code></pre>",
         _caption(
-            f"The exported model is in {_model_folder(report)}; final-report.json beside this "
-            "page holds the same answer for programs."
+            f"The exported model is in {root}/runs/{report.run_id}/model/ (weights as safetensors, "
+            "shape and formula, tokenizer); final-report.json beside this page holds the same "
+            "answer for programs."
         ),
     )
 
 
-def _model_folder(report: FinalReport) -> str:
+def _root(report: FinalReport) -> str:
     storage = report.config.get("storage")
-    root = storage.get("root", "storage") if isinstance(storage, dict) else "storage"
-    return f"{root}/runs/{report.run_id}/model/"
+    root = storage.get("root") if isinstance(storage, dict) else None
+    return str(root or RunConfig().storage.root)
 
 
 def facts(report: FinalReport) -> str:

@@ -205,6 +205,12 @@ def test_the_page_tells_how_to_talk_to_the_model(read):
     assert "storage/runs/demo-7f3a/model/" in read.text
 
 
+def test_a_storage_elsewhere_is_named_in_the_command_and_quoted(life):
+    config = changed(life.config, storage=changed(life.config.storage, root="my runs"))
+    seen = Reader(render(life.report(config=config), life.attempts))
+    assert "--prompt 'What news, my lord?' --storage 'my runs'" in seen.text
+
+
 def test_long_cells_are_not_cut(life, confirmed):
     long = "why " * 60
     first = life.attempts[0]

@@ -1,6 +1,7 @@
 """Ask and tell: rungs, candidates, ranking, what the search knows, pressure, Kuramoto. Pure."""
 
 from symbio_core.search import kuramoto, pressure
+from symbio_core.search.common_scale import Trial
 from symbio_core.search.pressure import Pressure
 from symbio_core.search.proposing import Proposal, propose
 from symbio_core.search.ranking import (
@@ -16,7 +17,6 @@ from symbio_core.search.rungs import Rung, generation_cost, rung_plan
 from symbio_core.search.state import (
     HallEntry,
     SearchState,
-    Trial,
     front,
     front_after,
     initial_state,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symbio_core.search import kuramoto
@@ -62,6 +62,7 @@ def test_damping_slows_but_leaves_the_locked_state_where_it_was():
 
 
 @given(circle, st.floats(0, 5), st.floats(0, 5))
+@settings(deadline=None)
 def test_the_velocity_satisfies_the_damped_equation_as_written(angles, coupling, damping):
     theta = np.array(angles)
     omega = np.sin(np.arange(len(theta)))
@@ -94,6 +95,7 @@ def test_two_oscillators_lock_at_the_angle_that_theory_gives():
 
 
 @given(circle, st.floats(0, 60), st.floats(0, 5))
+@settings(deadline=None)
 def test_strong_coupling_never_breaks_the_integration(angles, coupling, damping):
     omegas = kuramoto.natural_frequencies(np.arange(len(angles)))
     end = kuramoto.integrate(angles, omegas, coupling=coupling, damping=damping, n=3)
@@ -111,6 +113,7 @@ def test_equal_rates_have_equal_frequencies_and_unknown_rates_are_slowest():
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=12), st.floats(0.001, 1000))
+@settings(deadline=None)
 def test_frequencies_do_not_depend_on_the_unit_of_the_rates(rates, unit):
     values = np.round(rates, 3)
     once = kuramoto.natural_frequencies(values)
@@ -135,6 +138,7 @@ def test_coupling_of_the_phases_leads_from_incoherence_to_locking():
 
 
 @given(circle)
+@settings(deadline=None)
 def test_the_largest_gap_is_between_an_even_share_and_the_whole_circle(angles):
     gap = kuramoto.largest_gap(angles)
     assert 2 * np.pi / len(angles) - 1e-9 <= gap <= 2 * np.pi + 1e-9
@@ -147,6 +151,7 @@ def test_gaps_of_known_arrangements():
 
 
 @given(circle)
+@settings(deadline=None)
 def test_the_pull_lies_between_base_and_top_and_is_strongest_with_the_crowd(angles):
     pulls = kuramoto.pull(angles, 0.01, 0.03)
     assert (pulls >= 0.01 - 1e-12).all()

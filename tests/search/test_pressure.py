@@ -1,6 +1,6 @@
 """Pressures move numbers inside their bounds and wait for the effect."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symbio_core.search import Pressure
@@ -22,6 +22,7 @@ def after(pressure, times, **signs):
 
 
 @given(some, st.integers(1, 64), st.floats(0, 1))
+@settings(deadline=None)
 def test_population_and_mutation_stay_inside_their_bounds(pressure, top, rate):
     size = pressures.population(pressure, top)
     assert min(top, 2) <= size <= top
@@ -65,6 +66,7 @@ def test_a_quiet_generation_leaves_rest_at_rest():
 
 
 @given(some, st.floats(-1, 1) | st.just(float("nan")), st.integers(0, 9), st.booleans())
+@settings(deadline=None)
 def test_pressures_survive_the_journal(pressure, slope, gap, alarm):
     found = pressures.update(
         pressure, slope=slope, flat=0.01, plateau_gap=gap, alarms=["x"] * alarm

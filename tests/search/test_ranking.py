@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symbio_core.records import Interval
@@ -39,6 +39,7 @@ def test_without_bonus_and_price_the_lowest_loss_leads(scene):
     values=st.lists(st.integers(-50, 50), min_size=2, max_size=6),
     unit=st.sampled_from([0.001, 1.0, 37.0]),
 )
+@settings(deadline=None)
 def test_the_order_does_not_depend_on_the_unit_of_the_loss(scene, values, unit):
     found = [
         ranked(scene, [v * u for v in values], half=2.0 * u, bonus=0.2, price=0.05)

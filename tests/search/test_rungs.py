@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symbio_core.search import generation_cost, rung_plan
@@ -19,6 +19,7 @@ plans = st.fixed_dictionaries(
 
 
 @given(plans)
+@settings(deadline=None)
 def test_totals_double_and_members_never_grow_or_vanish(settings):
     population = settings.pop("population")
     plan = rung_plan(population, **settings)
@@ -32,6 +33,7 @@ def test_totals_double_and_members_never_grow_or_vanish(settings):
 
 
 @given(plans)
+@settings(deadline=None)
 def test_the_cost_is_what_each_member_and_the_control_really_train(settings):
     plan = rung_plan(settings.pop("population"), **settings)
     trained = 0

@@ -39,8 +39,7 @@ def random_expression(rng: np.random.Generator, limits: Limits, pool: Pool) -> E
         NoMutation: the pool has no admissible function within the limits.
 
     Source:
-        Koza (1992), Genetic Programming, section 6.2 («grow» initialisation), with the size drawn
-        first.
+        Koza (1992), Genetic Programming, chapter 6 (the «grow» method), with the size drawn first.
     """
     for _ in range(TRIES if pool else 0):
         size = int(rng.integers(1, limits.max_nodes + 1))

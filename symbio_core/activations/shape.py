@@ -50,7 +50,8 @@ def second_moment(expr: Expression) -> float:
         The second moment; infinite or NaN if the function overflows.
 
     Source:
-        Davis & Rabinowitz (1984), Methods of Numerical Integration, section 2.7 (compound Gauss).
+        Davis & Rabinowitz (1984), Methods of Numerical Integration, chapter 2 (Gauss and
+        compound rules).
     """
     values = evaluate(canonical(expr), POINTS)
     with np.errstate(all="ignore"):
@@ -126,7 +127,12 @@ def fingerprint(expr: Expression) -> str:
     distance.
 
     Returns:
-        32 hexadecimal digits, the same on every machine.
+        32 hexadecimal digits, the same on every machine up to that chance.
+
+    Source:
+        Gillard et al. (2023), Unified Functional Hashing in Automatic Machine Learning (arXiv
+        2302.05433). Here the probes are quantiles of the input's distribution, and scale is taken
+        out first.
     """
     form = canonical(expr)
     factor = normaliser(form)

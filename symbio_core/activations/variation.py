@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from symbio_core.activations.algebra import without_scale
+from symbio_core.activations.algebra import canonical, without_scale
 from symbio_core.activations.rejection import rejection
 from symbio_core.activations.shape import DISTINCT, distance
 from symbio_core.activations.tree import (
@@ -25,6 +25,7 @@ from symbio_core.activations.tree import (
     Scale,
     Square,
     children,
+    n_nodes,
     spots,
     within,
 )
@@ -72,9 +73,9 @@ def mutate(
         NoMutation: none of the mutations can do that.
 
     Source:
-        Koza (1992), Genetic Programming, chapter 6; Bingham, Macke & Miikkulainen (2020),
-        Evolutionary Optimization of Deep Learning Activation Functions, section 3. Unlike both, a
-        change that does not change the function is drawn again.
+        Koza (1992), Genetic Programming, chapter 6 (mutation); Bingham, Macke & Miikkulainen (2020),
+        Evolutionary Optimization of Deep Learning Activation Functions (arXiv 2002.07224). Unlike
+        both, a change that does not change the function is drawn again.
     """
     for name in _shuffled(list(MUTATIONS), rng):
         try:
@@ -93,7 +94,7 @@ def crossover(a: Expression, b: Expression, rng: np.random.Generator, limits: Li
         NoMutation: no exchange of subtrees gives a third admissible function.
 
     Source:
-        Koza (1992), Genetic Programming, section 6.4 (subtree crossover).
+        Koza (1992), Genetic Programming, chapter 6 (subtree crossover).
     """
     child = _first_admissible(_exchanges(a, b, rng), limits, (a, b))
     if child is None:
@@ -152,12 +153,14 @@ def _perturb_scale(expr: Expression, rng: np.random.Generator, pool: Pool) -> It
 
 
 def _prune(expr: Expression, rng: np.random.Generator, pool: Pool) -> Iterator[Expression]:
-    cuts = [(put, child) for node, put in spots(expr) for child in children(node)]
-    for put, child in _shuffled(cuts, rng):
-        yield put(child)
+    cuts = [put(child) for node, put in spots(expr) for child in children(node)]
     # Far beyond the limits one cut is not enough, so any inner part may stand for the whole.
-    for inside, _ in _shuffled(list(spots(expr))[1:], rng):
-        yield inside
+    parts = [part for part, _ in spots(expr)][1:]
+    size = n_nodes(canonical(expr))
+    for cut in [*_shuffled(cuts, rng), *_shuffled(parts, rng)]:
+        # Without a term the rest can turn its sign, and the sign may cost what the cut saved.
+        if n_nodes(without_scale(cut)) < size:
+            yield cut
 
 
 def _wrap_square(expr: Expression, rng: np.random.Generator, pool: Pool) -> Iterator[Expression]:

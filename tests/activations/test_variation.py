@@ -239,3 +239,10 @@ def test_the_order_of_the_pool_does_not_matter():
 def test_an_endless_enumeration_is_refused():
     with pytest.raises(ValueError, match="at most 6"):
         small_expressions(LEAVES, 7)
+
+
+def test_pruning_does_not_give_back_in_signs_what_it_cut():
+    parent = parse("(silu(x)-0.46·erf(x)²)·bell(x)²·sin(x)²")
+    for seed in range(40):
+        child = MUTATIONS["prune"](parent, rng_of(seed), CAMBRIAN, ALL)
+        assert n_nodes(child) < n_nodes(parent)

@@ -201,6 +201,9 @@ def bench(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")
     ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Arms at once, one CPU thread each when more than one.")
+    ] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures here.")
     ] = None,
@@ -293,7 +296,7 @@ def _live(config: RunConfig, run_id: str | None, *, plain: bool, root: str | Non
         ) from error
     finally:
         signal.signal(signal.SIGINT, previous)
-    out.print(f"done in {duration(finished.seconds)}")
+    out.print(f"done in {duration(finished.totals.seconds)}")
     _show_result(finished.verdict, runner.report_path(where, name))
     out.print(f'talk    symbio sample {name} --prompt "…"', markup=False)
 

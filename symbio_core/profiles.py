@@ -25,6 +25,7 @@ def smoke() -> RunConfig:
         confirm={"seeds": 2, "eval_batches": 8, "warm_steps": 6},
         gates={"n_prompts": 6, "new_tokens": 24, "eval_every": 20, "eval_batches": 8},
         budget={"steps": 700, "max_seconds": 300.0},
+        compute={"threads": 1},
         storage={"save_every": 50},
     )
 

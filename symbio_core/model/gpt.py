@@ -7,6 +7,7 @@ H heads · K head width · V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from symbio_core.config import ModelSettings
 from symbio_core.model.activation import Activation
 
 ROPE_BASE = 10_000.0
+TABLES_KEPT = 8
+"""Tables of rotations remembered; training needs one."""
 
 
 @dataclass
@@ -150,6 +153,7 @@ class GPT(nn.Module):
             Block(settings, self.activation) for _ in range(settings.n_layer)
         )
         self.head = nn.Linear(settings.n_embd, n_vocab, bias=False)
+        self._tables: dict[Any, tuple[Tensor, Tensor]] = {}
         self._initialise(seed)
         if settings.tie_embeddings:
             self.head.weight = self.embedding.weight
@@ -193,10 +197,15 @@ class GPT(nn.Module):
         return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
 
     def _angles(self, start: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        half = self.settings.n_embd // self.settings.n_head // 2
-        frequency_K = ROPE_BASE ** (-torch.arange(half, device=device) / half)
-        position_T = torch.arange(start, start + length, device=device)
-        angle_TK = position_T[:, None] * frequency_K[None, :]
         # Under autocast the stream is bfloat16; angles in the same type keep it so.
         kind = torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32
-        return angle_TK.cos().to(kind), angle_TK.sin().to(kind)
+        key = (start, length, device, kind)
+        if key not in self._tables:
+            if len(self._tables) >= TABLES_KEPT:
+                self._tables.clear()
+            half = self.settings.n_embd // self.settings.n_head // 2
+            frequency_K = ROPE_BASE ** (-torch.arange(half, device=device) / half)
+            position_T = torch.arange(start, start + length, device=device)
+            angle_TK = position_T[:, None] * frequency_K[None, :]
+            self._tables[key] = (angle_TK.cos().to(kind), angle_TK.sin().to(kind))
+        return self._tables[key]

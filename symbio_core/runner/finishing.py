@@ -88,7 +88,7 @@ def write_metrics(run: Run) -> None:
 
 
 def write_report(run: Run, shipped: CheckpointRef) -> report.FinalReport:
-    """Write final-report.json and report.html from what the journal holds, and return the report."""
+    """Write final-report.json and report.html from the journal, and return the report."""
     built = report.build(
         run_id=run.run_id,
         config=run.config,
@@ -101,7 +101,7 @@ def write_report(run: Run, shipped: CheckpointRef) -> report.FinalReport:
         shipped=shipped,
     )
     page = report.render(built, run.attempts)
-    run.store.write_report("final-report.json", built.model_dump_json(indent=2).encode() + b"\n")
+    run.store.write_report("final-report.json", report.to_json(built).encode())
     run.store.write_report("report.html", page.encode())
     return built
 

@@ -298,7 +298,7 @@ def _told(
         members=members,
         winner=winner.candidate.formula if winner else population.control.candidate.formula,
         found=winner is not None,
-        front_moved=front_after(state, members),
+        front_moved=front_after(state, members, parent=population.control.candidate.formula),
         proposals=proposal.proposals,
         duplicates=proposal.duplicates,
         diversity=diversity([parse(name) for name in formulas]),

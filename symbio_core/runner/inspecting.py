@@ -11,7 +11,6 @@ from scipy import stats
 
 from symbio_core.records import Interval
 from symbio_core.runner.exported import load_exported
-from symbio_core.runner.finishing import ship
 from symbio_core.runner.opening import reopen
 from symbio_core.runner.run import Run
 from symbio_core.runner.writing import write_battery

@@ -37,7 +37,6 @@ from symbio_core.runner.writing import write_battery
 from symbio_core.search import initial_state
 from symbio_core.storage import RunStore
 
-
 TOKENIZER = exported.TOKENIZER
 FIRST_FUNCTION = "gelu(x)"
 """Abiogenesis is the baseline: GELU."""
@@ -111,7 +110,7 @@ class Run:
     # --- the moves
 
     def open(self, donor_checkpoint: str | None) -> None:
-        """Write the first line of the journal and the checkpoint that the first phase starts from."""
+        """Write the journal's first lines and the checkpoint that the first phase starts from."""
         self._note("opened", config=self.config)
         search = initial_state()
         if donor_checkpoint is None:
@@ -136,7 +135,7 @@ class Run:
         return plan
 
     def train(self, plan: PhasePlan) -> Outcome:
-        """Run the phase, from its last step checkpoint if there is one, and return what it found."""
+        """Run the phase, from its last step checkpoint if there is one; return what it found."""
         done = self._pending(plan).outcome
         if done is not None:
             return done

@@ -73,9 +73,9 @@ def mutate(
         NoMutation: none of the mutations can do that.
 
     Source:
-        Koza (1992), Genetic Programming, chapter 6 (mutation); Bingham, Macke & Miikkulainen (2020),
-        Evolutionary Optimization of Deep Learning Activation Functions (arXiv 2002.07224). Unlike
-        both, a change that does not change the function is drawn again.
+        Koza (1992), Genetic Programming, chapter 6 (mutation); Bingham, Macke & Miikkulainen
+        (2020), Evolutionary Optimization of Deep Learning Activation Functions (arXiv 2002.07224).
+        Unlike both, a change that does not change the function is drawn again.
     """
     for name in _shuffled(list(MUTATIONS), rng):
         try:

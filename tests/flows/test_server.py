@@ -1,4 +1,4 @@
-"""The whole thing as a person starts it: a real server, a worker, a run by hand, a run on schedule."""
+"""As a person starts it: a real server, a worker, a run by hand, a run on schedule."""
 
 from __future__ import annotations
 

@@ -98,11 +98,11 @@ class ModelSettings(Settings):
 class OptimiserSettings(Settings):
     """How weights move."""
 
-    name: Literal["adamw", "muon"] = "muon"
+    name: Literal["adamw", "muon"] = "adamw"
     """AdamW for all, or Muon for the matrices of the blocks and AdamW for the rest."""
     peak_lr: float = Field(3e-3, gt=0.0, le=1.0)
     """Highest learning rate of AdamW."""
-    muon_lr: float = Field(0.02, gt=0.0, le=1.0)
+    muon_lr: float = Field(0.01, gt=0.0, le=1.0)
     """Highest learning rate of Muon; it follows the same schedule."""
     weight_decay: float = Field(0.01, ge=0.0, le=1.0)
     """Decoupled weight decay of matrices (per unit of learning rate)."""

@@ -35,14 +35,16 @@ def demo() -> RunConfig:
     return _config(
         profile="demo",
         model={"n_layer": 4, "n_head": 4, "n_embd": 128, "context": 64},
-        optimiser={"batch_size": 12},
+        optimiser={"batch_size": 8},
         phases={
             "primordial": {"population": 6, "rung_steps": 20},
             "cambrian": {"population": 8, "rung_steps": 25},
             "oxidation": {"population": 5, "rung_steps": 30},
         },
         search={"rungs": 2},
-        budget={"steps": 5000, "max_seconds": 300.0},
+        gates={"eval_every": 150},
+        budget={"steps": 6000, "max_seconds": 300.0},
+        compute={"threads": 1},
     )
 
 
@@ -52,7 +54,7 @@ def l4() -> RunConfig:
         profile="l4",
         data={"vocab_size": 8192},
         model={"n_layer": 8, "n_head": 8, "n_embd": 384, "context": 512},
-        optimiser={"batch_size": 20, "warmup_steps": 200},
+        optimiser={"name": "muon", "batch_size": 20, "warmup_steps": 200},
         confirm={"eval_batches": 48, "warm_steps": 200},
         search={"eval_batches": 24},
         gates={"new_tokens": 128, "eval_every": 500, "eval_batches": 48},
@@ -67,7 +69,7 @@ def h100() -> RunConfig:
         profile="h100",
         data={"vocab_size": 16_384},
         model={"n_layer": 12, "n_head": 12, "n_embd": 768, "context": 1024},
-        optimiser={"batch_size": 32, "warmup_steps": 400},
+        optimiser={"name": "muon", "batch_size": 32, "warmup_steps": 400},
         confirm={"eval_batches": 48, "warm_steps": 300},
         search={"eval_batches": 24},
         gates={"new_tokens": 192, "eval_every": 500, "eval_batches": 48},

@@ -288,7 +288,7 @@ class PhaseRun:
         forks = []
         for factor in PROBE_FACTORS:
             fork = self.line.fork()
-            fork.train(PROBE_STEPS, bench.train_batches("line"), lambda _, f=factor: lr * f)
+            fork.train(PROBE_STEPS, bench.train_batches("line"), _constant(lr * factor))
             nats.append(bench.measure(fork.model, bench.validation))
             forks.append(fork)
         best = min(range(3), key=lambda i: float(nats[i].mean()))
@@ -436,3 +436,7 @@ class PhaseRun:
 
     def _say(self, message: str) -> None:
         self.pace.say(self.plan, message, self._step_now, self.line.formula)
+
+
+def _constant(lr: float) -> Callable[[int], float]:
+    return lambda _: lr

@@ -63,7 +63,7 @@ def _physical_cores() -> int:
 
 def _has_bfloat16(name: str) -> bool:
     if name == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     # Emulated bfloat16 is several times slower than float32, so ask for the instruction itself.
     has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(has.get(name) is True for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,59 @@
+"""One tiny corpus, one tiny configuration. Fixtures are facts, not machinery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from symbio_core.config import RunConfig, changed
+from symbio_core.profiles import smoke
+from symbio_core.streams import generator
+
+WORDS = (
+    "the river moon walks over old stone and sings to a small bird while rain falls on green "
+    "hills where nobody sleeps but every child remembers how winter came with silver light"
+).split()
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Plain text of short sentences with some order in it: words follow each other by rule."""
+    rng = generator(7, "tiny corpus")
+    paragraphs = []
+    for _ in range(260):
+        sentences = []
+        for _ in range(int(rng.integers(3, 7))):
+            at = int(rng.integers(len(WORDS)))
+            words = []
+            for _ in range(int(rng.integers(5, 12))):
+                words.append(WORDS[at])
+                at = (at * 3 + int(rng.integers(4))) % len(WORDS)
+            sentences.append(" ".join(words).capitalize() + ".")
+        paragraphs.append(" ".join(sentences))
+    path = tmp_path_factory.mktemp("corpus") / "tiny.txt"
+    path.write_text("\n\n".join(paragraphs), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def tiny_config(tiny_corpus: Path, tmp_path: Path) -> RunConfig:
+    """The smoke profile on the tiny corpus, kept in a folder of the test."""
+    return tiny(tiny_corpus, tmp_path / "storage")
+
+
+def tiny(corpus: Path, root: Path) -> RunConfig:
+    """Return the smallest configuration that lives a whole life."""
+    return changed(
+        smoke(),
+        {
+            "data.corpus": str(corpus),
+            "data.vocab_size": 300,
+            "data.max_bytes": None,
+            "gates.n_prompts": 4,
+            "gates.eval_batches": 8,
+            "confirm.eval_batches": 8,
+            "search.eval_batches": 4,
+            "storage.root": str(root),
+        },
+    )

@@ -1,19 +1,28 @@
 """Six phases as data, the budget, plan and decide, and the journal's replay. Pure."""
 
-from symbio_core.lifecycle.budget import check_budget, smallest_budget, steps_for
-from symbio_core.lifecycle.decide import best_of, decide
+from symbio_core.lifecycle.best import best_of, better
+from symbio_core.lifecycle.budget import (
+    check_budget,
+    confirm_steps_for,
+    smallest_budget,
+    steps_for,
+)
+from symbio_core.lifecycle.decide import Choice, decide
 from symbio_core.lifecycle.phases import adapt, effective
 from symbio_core.lifecycle.plan import plan
 from symbio_core.lifecycle.replay import Folded, Pending, fold, replay, step
 from symbio_core.lifecycle.state import advance
 
 __all__ = [
+    "Choice",
     "Folded",
     "Pending",
     "adapt",
     "advance",
     "best_of",
+    "better",
     "check_budget",
+    "confirm_steps_for",
     "decide",
     "effective",
     "fold",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from symbio_core.config import PHASES, RunConfig, changed
+from collections.abc import Sequence
+from fractions import Fraction
+
+from symbio_core.config import PHASES, RunConfig
 from symbio_core.errors import BudgetTooSmall
 from symbio_core.records import RunState
 from symbio_core.search.rungs import generation_cost, rung_plan
@@ -15,75 +18,118 @@ CONFIRMING = "oxidation"
 """The phase that ends with the confirmation."""
 
 
-def confirm_reserve(config: RunConfig) -> int:
-    """Return the steps kept aside for the confirmation and the warm trial after it."""
-    return round(config.confirm.steps_frac * config.budget.steps)
-
-
-def steps_for(config: RunConfig, state: RunState) -> tuple[int, int]:
-    """Return the steps of the phase at hand, and those of them reserved for the confirmation.
+def steps_for(config: RunConfig, state: RunState) -> int:
+    """Return all the steps that the phase at hand may spend, its confirmation included.
 
     A phase gets its share of what is left in proportion to the shares of the phases still to come,
-    itself included; the reserve of the confirmation is kept aside until it is spent. The sum over
-    any sequence of attempts is at most the budget.
+    itself included, and at least one step while there is one; the reserve of the confirmation is
+    kept aside until it is spent. The sum over any sequence of attempts is at most the budget.
     """
-    left = max(0, config.budget.steps - state.steps_spent)
     to_come = PHASES[state.phase_index :]
-    kept = 0
-    if CONFIRMING in to_come and not state.confirmed:
-        kept = min(left, confirm_reserve(config))
-    shares = [config.phases.of(name).share for name in to_come]
-    own = left - kept if len(to_come) == 1 else int((left - kept) * shares[0] / sum(shares))
-    reserved = kept if to_come[0] == CONFIRMING else 0
-    return own + reserved, reserved
+    if not to_come:
+        return 0
+    left = max(0, config.budget.steps - state.steps_spent)
+    kept = _kept(config, state)
+    return _own(config, left - kept, to_come) + confirm_steps_for(config, state)
+
+
+def confirm_steps_for(config: RunConfig, state: RunState) -> int:
+    """Return the steps of the phase at hand that are reserved for confirmation and warm trial."""
+    confirms = PHASES[state.phase_index : state.phase_index + 1] == (CONFIRMING,)
+    return _kept(config, state) if confirms else 0
+
+
+def reserve(config: RunConfig, steps: int) -> int:
+    """Return what a budget of ``steps`` keeps aside for the confirmation and its warm trial.
+
+    The warm trial trains two members: the current line, and the best contender started from it.
+    """
+    return int(_exact(config.confirm.steps_frac) * steps) + 2 * config.confirm.warm_steps
 
 
 def smallest_budget(config: RunConfig) -> int:
     """Return the fewest steps that buy a full generation in each search phase and a final."""
     low, high = 1, 1
-    while not _covers(config, high):
-        low, high = high, high * 2
+    while shortfall(config, high) is not None:
+        low, high = high + 1, high * 2
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if _covers(config, middle) else (middle + 1, high)
-    return low
+        if shortfall(config, middle) is None:
+            high = middle
+        else:
+            low = middle + 1
+    return high
 
 
 def check_budget(config: RunConfig) -> None:
-    """Refuse a budget that does not cover one full generation in each search phase.
+    """Refuse a budget that does not cover one full generation in each search phase and a final.
 
     Raises:
-        BudgetTooSmall: with the smallest budget that would do.
+        BudgetTooSmall: with what is short, and the smallest budget that would do.
     """
-    if _covers(config, config.budget.steps):
+    short = shortfall(config, config.budget.steps)
+    if short is None:
         return
+    enough = smallest_budget(config)
     raise BudgetTooSmall(
-        f"a budget of {config.budget.steps} steps does not cover one full generation in each "
-        f"search phase and the confirmation; the smallest that would do is "
-        f"{smallest_budget(config)}: use --budget {smallest_budget(config)}"
+        f"budget of {config.budget.steps} steps is too small: {short}; "
+        f"the smallest that would do is {enough}; use --budget {enough}"
     )
 
 
-def _covers(config: RunConfig, steps: int) -> bool:
-    config = changed(config, {"budget.steps": steps})
-    reserve = confirm_reserve(config)
-    final = (reserve - 2 * config.confirm.warm_steps) // (FINALISTS * config.confirm.seeds)
+def shortfall(config: RunConfig, steps: int) -> str | None:
+    """Say what an untroubled life of ``steps`` steps could not pay for; None if it pays for all.
+
+    With ``search.exploration_frac`` at 0 the search is switched off and needs nothing.
+    """
+    kept = reserve(config, steps)
+    seeds = config.confirm.seeds
+    final = (kept - 2 * config.confirm.warm_steps) // (FINALISTS * seeds)
     if final < SHORTEST_FINAL:
-        return False
-    total = sum(config.phases.of(name).share for name in PHASES)
-    for name in PHASES:
-        settings = config.phase(name)
-        if not settings.population:
-            continue
-        cost = generation_cost(
-            rung_plan(
-                settings.population,
-                rungs=config.search.rungs,
-                rung_steps=settings.rung_steps,
-                keep_frac=config.search.keep_frac,
-            )
+        return (
+            f"the confirmation could train {FINALISTS} contenders with {seeds} seeds for {final} "
+            f"steps each and needs {SHORTEST_FINAL}"
         )
-        own = int((steps - reserve) * settings.share / total)
-        if cost > config.search.exploration_frac * own:
-            return False
-    return True
+    pool = steps - kept
+    for index, name in enumerate(PHASES):
+        own = _own(config, pool, PHASES[index:])
+        cost = _one_generation(config, name)
+        # The same comparison that a phase makes before it buys a generation, to the last bit.
+        allowance = config.search.exploration_frac * own
+        if cost > allowance and config.search.exploration_frac > 0.0:
+            return f"{name} could explore for {int(allowance)} steps and a generation costs {cost}"
+        pool -= own
+    return None
+
+
+def _kept(config: RunConfig, state: RunState) -> int:
+    if state.confirmed or CONFIRMING not in PHASES[state.phase_index :]:
+        return 0
+    left = max(0, config.budget.steps - state.steps_spent)
+    return min(left, reserve(config, config.budget.steps))
+
+
+def _own(config: RunConfig, pool: int, to_come: Sequence[str]) -> int:
+    # At least one step, so that a tiny share never ends a run that has steps left.
+    if pool <= 0:
+        return 0
+    if len(to_come) == 1:
+        return pool
+    shares = [_exact(config.phases.of(name).share) for name in to_come]
+    return max(1, int(pool * shares[0] / sum(shares)))
+
+
+def _one_generation(config: RunConfig, phase: str) -> int:
+    settings = config.phase(phase)
+    rungs = rung_plan(
+        settings.population,
+        rungs=config.search.rungs,
+        rung_steps=settings.rung_steps,
+        keep_frac=config.search.keep_frac,
+    )
+    return generation_cost(rungs)
+
+
+def _exact(number: float) -> Fraction:
+    # The decimal that a person wrote: 4% of 1000 is 40, and more steps never buy less.
+    return Fraction(str(number))

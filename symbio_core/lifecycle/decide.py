@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from scipy import stats
-
 from symbio_core.config import PHASES, RunConfig
+from symbio_core.lifecycle.best import best_of, surely_better
 from symbio_core.lifecycle.budget import CONFIRMING
-from symbio_core.lifecycle.phases import DEFAULT_CHANGES, adapt, apply
+from symbio_core.lifecycle.phases import adapt, apply, reshaped
 from symbio_core.records import (
-    Adaptation,
-    AppliedChange,
     Change,
     CheckpointRef,
     Decision,
@@ -39,220 +36,219 @@ def decide(
 ) -> Decision:
     """Return what follows an attempt; total over every outcome and any set of verdicts.
 
-    A gate that left no verdict has not been passed.
+    The first rule that matches decides. Caps on steps and seconds end the run well whatever the
+    rules say. Where a rule wants another try and there is none left, the settings or a person
+    decide. Whoever leaves oxidation wakes a dormant checkpoint that is surely better.
 
     Args:
         config: the run's settings.
         state: where the run stood before the attempt.
         plan: the attempt's plan.
         outcome: what it measured.
-        verdicts: what the gates found.
+        verdicts: what the gates found. Without a `progress` verdict the gate is not passed.
         choice: a person's answer to an earlier decision of kind `ask`.
     """
-    best = best_of([state.best, outcome.end, outcome.best, outcome.start])
-    left = config.budget.steps - state.steps_spent - outcome.steps
-    if outcome.stopped in ("seconds", "steps") or left <= 0:
-        cap = "seconds" if outcome.stopped == "seconds" else "steps"
-        return _finish("cap", f"the cap on {cap} is reached", best, state.adaptation)
-    if outcome.stopped == "diverged":
-        adaptation, applied = apply(state.adaptation, TIGHTER, "divergence")
-        reason = f"diverged: {outcome.reason}; again from its start at half the learning rate"
-        again = _again("diverged", reason, outcome.start, adaptation, applied)
-        return _bounded(config, plan, again, best, state, choice)
-    if _failed(verdicts, "regression"):
-        return _rollback(config, state, plan, outcome, verdicts, choice)
-    if _failed(verdicts, "train/validation divergence"):
-        return _sleep(state, plan, outcome, verdicts)
-    progress = [verdict for verdict in verdicts if verdict.name == "progress"]
-    if not progress or not all(verdict.passed for verdict in progress):
-        why = progress[0].reason if progress else "the progress gate gave no verdict"
-        adaptation, applied = _reshaped(state.adaptation, verdicts)
-        reason = f"gate not passed: {why}; again with an adapted niche"
-        again = _again("gate not passed", reason, outcome.start, adaptation, applied)
-        return _bounded(config, plan, again, best, state, choice)
-    return _advance(state, plan, outcome, verdicts)
+    case = Case(config, state, plan, outcome, tuple(verdicts))
+    wanted = next(found for rule in RULES if (found := rule(case)) is not None)
+    is_whole = wanted.kind == "finish" and outcome.stopped == "done"
+    if case.cap is not None and not is_whole:
+        return _capped(case, wanted, case.cap)
+    if wanted.kind in ("repeat", "rollback") and not _may_try_again(case, wanted):
+        wanted = _exhausted(case, wanted, choice or config.budget.on_exhausted)
+    return _with_revival(case, wanted)
 
 
-def best_of(refs: Iterable[CheckpointRef | None]) -> CheckpointRef | None:
-    """Return the checkpoint of lowest finite validation loss; the first of equals; None of none."""
-    finite = [ref for ref in refs if ref is not None and math.isfinite(ref.val_bpb)]
-    return min(finite, key=lambda ref: ref.val_bpb, default=None)
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Everything a decision is made of."""
+
+    config: RunConfig
+    state: RunState
+    plan: PhasePlan
+    outcome: Outcome
+    verdicts: tuple[Verdict, ...]
+
+    def failed(self, name: str) -> Verdict | None:
+        """Return the first failed verdict called ``name``."""
+        return next((v for v in self.verdicts if v.name == name and not v.passed), None)
+
+    @property
+    def cap(self) -> str | None:
+        """The cap that is reached after the attempt."""
+        budget, limit = self.config.budget, self.config.budget.max_seconds
+        seconds = self.state.seconds_spent + self.outcome.seconds
+        if self.outcome.stopped == "seconds" or (limit is not None and seconds >= limit):
+            return "seconds"
+        steps = self.state.steps_spent + self.outcome.steps
+        return "steps" if self.outcome.stopped == "steps" or steps >= budget.steps else None
+
+    @property
+    def judged_best(self) -> CheckpointRef:
+        """The best of the best so far and all that sleep: where a regression returns to."""
+        return best_of([self.state.best, *self.state.dormant]) or self.outcome.start
+
+    @property
+    def best(self) -> CheckpointRef:
+        """The best checkpoint there is after the attempt, which counts unless it regressed."""
+        before = [self.state.best, *self.state.known.values(), self.outcome.start]
+        if self.failed("regression"):
+            return best_of(before) or self.outcome.start
+        return best_of([*before, self.outcome.best, self.outcome.end]) or self.outcome.start
 
 
-def _advance(
-    state: RunState, plan: PhasePlan, outcome: Outcome, verdicts: Sequence[Verdict]
-) -> Decision:
-    adaptation, applied = adapt(state.adaptation, verdicts)
-    revived = _revival(state, outcome) if plan.phase == CONFIRMING else None
-    progress = next(verdict for verdict in verdicts if verdict.name == "progress")
-    if revived is not None:
-        reason = f"dormant checkpoint of {revived.phase} is surely better than the line; it wakes"
-        return Decision(
-            kind="advance",
-            rule="revival",
-            reason=reason,
-            start=revived.id,
-            adaptation=adaptation,
-            applied=applied,
-        )
-    if plan.phase == PHASES[-1]:
-        return _finish(
-            "advance", f"all phases are done; {progress.reason}", outcome.end, adaptation
-        )
+def has_diverged(outcome: Outcome) -> bool:
+    """Say whether a phase was stopped as diverged, or ended where the loss is not a number."""
+    return outcome.stopped == "diverged" or not math.isfinite(outcome.end.val_bpb)
+
+
+def _diverged(case: Case) -> Decision | None:
+    if not has_diverged(case.outcome):
+        return None
+    adaptation, applied = apply(case.state.adaptation, TIGHTER, "divergence")
+    why = case.outcome.reason or "the validation loss is not finite"
     return Decision(
-        kind="advance",
-        rule="advance",
-        reason=progress.reason,
-        start=outcome.end.id,
+        kind="repeat",
+        rule="diverged",
+        reason=f"diverged: {why}; again from its start at half the learning rate",
+        start=case.outcome.start.id,
         adaptation=adaptation,
         applied=applied,
     )
 
 
-def _sleep(
-    state: RunState, plan: PhasePlan, outcome: Outcome, verdicts: Sequence[Verdict]
-) -> Decision:
-    adaptation, applied = adapt(state.adaptation, verdicts)
-    goes_on = best_of([outcome.best, outcome.start]) or outcome.start
-    why = next(v.reason for v in verdicts if v.name == "train/validation divergence")
-    last = plan.phase == PHASES[-1]
+def _regressed(case: Case) -> Decision | None:
+    verdict = case.failed("regression")
+    if verdict is None:
+        return None
+    adaptation, applied = reshaped(case.state.adaptation, case.verdicts, "regression")
+    target = case.judged_best
     return Decision(
-        kind="finish" if last else "dormant",
-        rule="train/validation divergence",
-        reason=f"{why}; the end sleeps, the run goes on from its best validation loss",
-        start=goes_on.id,
-        dormant=outcome.end.id,
-        adaptation=adaptation,
-        applied=applied,
-    )
-
-
-def _rollback(
-    config: RunConfig,
-    state: RunState,
-    plan: PhasePlan,
-    outcome: Outcome,
-    verdicts: Sequence[Verdict],
-    choice: Choice | None,
-) -> Decision:
-    target = best_of([state.best, *state.dormant]) or outcome.start
-    adaptation, applied = _reshaped(state.adaptation, verdicts)
-    why = next(v.reason for v in verdicts if v.name == "regression" and not v.passed)
-    decision = Decision(
         kind="rollback",
         rule="regression",
-        reason=f"{why}; back to the checkpoint of {target.phase} at step {target.step}",
+        reason=f"{verdict.reason}; back to the checkpoint of {target.phase} at step {target.step}",
         start=target.id,
         adaptation=adaptation,
         applied=applied,
     )
-    if state.rollbacks >= config.budget.max_rollbacks:
-        return _exhausted(config, plan, decision, target, state, choice)
-    return _bounded(config, plan, decision, target, state, choice)
 
 
-def _bounded(
-    config: RunConfig,
-    plan: PhasePlan,
-    decision: Decision,
-    best: CheckpointRef | None,
-    state: RunState,
-    choice: Choice | None,
-) -> Decision:
-    if plan.attempt < config.budget.max_attempts or choice == "repeat":
-        return decision
-    return _exhausted(config, plan, decision, best, state, choice)
+def _overfitted(case: Case) -> Decision | None:
+    verdict = case.failed("train/validation divergence")
+    if verdict is None:
+        return None
+    end = case.outcome.end
+    awake = [ref for ref in (case.outcome.best, case.outcome.start) if ref.id != end.id]
+    adaptation, applied = adapt(case.state.adaptation, case.verdicts)
+    return Decision(
+        kind="finish" if case.plan.phase == PHASES[-1] else "dormant",
+        rule="train/validation divergence",
+        reason=f"{verdict.reason}; the end sleeps, the run goes on from its best validation loss",
+        start=(best_of(awake) or case.outcome.start).id,
+        dormant=end.id,
+        adaptation=adaptation,
+        applied=applied,
+    )
+
+
+def _not_passed(case: Case) -> Decision | None:
+    progress = [verdict for verdict in case.verdicts if verdict.name == "progress"]
+    failed = next((verdict for verdict in progress if not verdict.passed), None)
+    if progress and failed is None:
+        return None
+    why = failed.reason if failed else "the progress gate gave no verdict"
+    adaptation, applied = reshaped(case.state.adaptation, case.verdicts, "progress")
+    return Decision(
+        kind="repeat",
+        rule="gate not passed",
+        reason=f"gate not passed: {why}; again with an adapted niche",
+        start=case.outcome.start.id,
+        adaptation=adaptation,
+        applied=applied,
+    )
+
+
+def _passed(case: Case) -> Decision:
+    why = next(verdict.reason for verdict in case.verdicts if verdict.name == "progress")
+    adaptation, applied = adapt(case.state.adaptation, case.verdicts)
+    last = case.plan.phase == PHASES[-1]
+    return Decision(
+        kind="finish" if last else "advance",
+        rule="advance",
+        reason=f"{why}; all phases are done" if last else why,
+        start=case.outcome.end.id,
+        adaptation=adaptation,
+        applied=applied,
+    )
+
+
+RULES: tuple[Callable[[Case], Decision | None], ...] = (
+    _diverged,
+    _regressed,
+    _overfitted,
+    _not_passed,
+    _passed,
+)
+"""In this order; the last always matches."""
+
+
+def _capped(case: Case, wanted: Decision, cap: str) -> Decision:
+    done = case.plan.phase == PHASES[-1] and case.outcome.stopped == "done"
+    head = "all phases are done" if done else f"the cap on {cap} is reached"
+    return Decision(
+        kind="finish",
+        rule="cap",
+        reason=f"{head}, and the run ends with its best checkpoint ({case.plan.phase}: "
+        f"{_without_plans(wanted)})",
+        start=case.best.id,
+        dormant=wanted.dormant,
+        adaptation=case.state.adaptation,
+    )
+
+
+def _may_try_again(case: Case, wanted: Decision) -> bool:
+    budget = case.config.budget
+    if wanted.kind == "rollback" and case.state.rollbacks >= budget.max_rollbacks:
+        return False
+    return case.plan.attempt < budget.max_attempts
 
 
 def _exhausted(
-    config: RunConfig,
-    plan: PhasePlan,
-    wanted: Decision,
-    best: CheckpointRef | None,
-    state: RunState,
-    choice: Choice | None,
+    case: Case, wanted: Decision, answer: Literal["continue", "ask", "stop", "repeat"]
 ) -> Decision:
-    tries = f"{plan.phase} was tried {plan.attempt} times ({wanted.reason})"
-    if choice == "repeat":
+    if answer == "repeat":
         return wanted
-    if choice is None and config.budget.on_exhausted == "ask":
-        return wanted.model_copy(update={"kind": "ask", "reason": f"{tries}. What now?"})
-    if choice == "stop" or (choice is None and config.budget.on_exhausted == "stop"):
-        return _finish("exhausted", f"{tries}; the run stops here", best, state.adaptation)
-    start = best.id if best else plan.start
-    if plan.phase == PHASES[-1]:
-        return _finish("exhausted", tries, best, state.adaptation, flagged=True)
+    tries = f"{case.plan.attempt} tries" if case.plan.attempt > 1 else "1 try"
+    tried = f"{case.plan.phase} has had its {tries} ({_without_plans(wanted)})"
+    if answer == "ask":
+        question = f"{tried}. What now?"
+        return wanted.model_copy(update={"kind": "ask", "reason": question})
+    ends = answer == "stop" or case.plan.phase == PHASES[-1]
+    then = "the run ends" if ends else "the run goes on"
     return Decision(
-        kind="advance",
+        kind="finish" if ends else "advance",
         rule="exhausted",
-        reason=f"{tries}; the run goes on from its best checkpoint",
-        start=start,
-        adaptation=wanted.adaptation,
-        applied=wanted.applied,
-        flagged=True,
+        reason=f"{tried}; {then} with its best checkpoint",
+        start=case.best.id,
+        adaptation=case.state.adaptation if ends else wanted.adaptation,
+        applied=() if ends else wanted.applied,
+        flagged=answer == "continue",
     )
 
 
-def _again(
-    rule: str,
-    reason: str,
-    start: CheckpointRef,
-    adaptation: Adaptation,
-    applied: Sequence[AppliedChange],
-) -> Decision:
-    return Decision(
-        kind="repeat",
-        rule=rule,
-        reason=reason,
-        start=start.id,
-        adaptation=adaptation,
-        applied=tuple(applied),
+def _without_plans(wanted: Decision) -> str:
+    return wanted.reason if wanted.kind == "advance" else wanted.reason.rpartition("; ")[0]
+
+
+def _with_revival(case: Case, wanted: Decision) -> Decision:
+    if case.plan.phase != CONFIRMING or wanted.kind not in ("advance", "dormant"):
+        return wanted
+    refs = (case.outcome.start, case.outcome.best, case.outcome.end, case.best)
+    line = next(ref for ref in refs if ref.id == wanted.start)
+    confidence = case.config.gates.confidence
+    sleeper = surely_better(case.state.dormant, line, confidence=confidence)
+    if sleeper is None:
+        return wanted
+    reason = f"the dormant checkpoint of {sleeper.phase} is surely better than the line; it wakes"
+    return wanted.model_copy(
+        update={"rule": "revival", "reason": f"{wanted.reason}; {reason}", "start": sleeper.id}
     )
-
-
-def _finish(
-    rule: str,
-    reason: str,
-    best: CheckpointRef | None,
-    adaptation: Adaptation,
-    *,
-    flagged: bool = False,
-) -> Decision:
-    return Decision(
-        kind="finish",
-        rule=rule,
-        reason=reason,
-        start=best.id if best else None,
-        adaptation=adaptation,
-        flagged=flagged,
-    )
-
-
-def _reshaped(
-    adaptation: Adaptation, verdicts: Sequence[Verdict]
-) -> tuple[Adaptation, tuple[AppliedChange, ...]]:
-    changed, applied = adapt(adaptation, verdicts)
-    if applied:
-        return changed, applied
-    changed, made = apply(adaptation, DEFAULT_CHANGES, "gate not passed")
-    return changed, tuple(made)
-
-
-def _revival(state: RunState, outcome: Outcome) -> CheckpointRef | None:
-    sleeper = best_of(state.dormant)
-    if sleeper is None or not sleeper.val_nats:
-        return None
-    pairs = np.array(sleeper.val_nats)
-    line = np.array(outcome.end.val_nats)
-    if len(pairs) != len(line) or len(pairs) < 2 or not np.isfinite(line).all():
-        return None
-    difference = pairs - line
-    error = float(stats.sem(difference))
-    if error == 0.0:
-        return sleeper if difference[0] < 0 else None
-    high = float(difference.mean()) + float(stats.t.ppf(0.975, len(difference) - 1)) * error
-    return sleeper if high < 0.0 else None
-
-
-def _failed(verdicts: Sequence[Verdict], name: str) -> bool:
-    return any(verdict.name == name and not verdict.passed for verdict in verdicts)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from symbio_core.config import PhaseSettings, RunConfig, changed
 from symbio_core.records import Adaptation, AppliedChange, Change, Verdict
+
+Reshaped = tuple[Adaptation, tuple[AppliedChange, ...]]
+"""Numbers as they are now, and every change that led there."""
 
 DEFAULT_CHANGES = (
     Change(setting="lr_scale", op="scale", value=0.7),
     Change(setting="mutation_scale", op="scale", value=1.25),
 )
 """What a repeated phase changes where no verdict says better: to try the same again is no try."""
+BACK_TO_START = tuple(
+    Change(setting=name, op="set", value=getattr(Adaptation(), name))
+    for name in Adaptation.model_fields
+)
+"""What it changes where even those stand at their bounds."""
 
 
 def effective(config: RunConfig, phase: str, adaptation: Adaptation) -> PhaseSettings:
@@ -32,9 +41,7 @@ def effective(config: RunConfig, phase: str, adaptation: Adaptation) -> PhaseSet
     )
 
 
-def adapt(
-    adaptation: Adaptation, verdicts: Iterable[Verdict]
-) -> tuple[Adaptation, tuple[AppliedChange, ...]]:
+def adapt(adaptation: Adaptation, verdicts: Iterable[Verdict]) -> Reshaped:
     """Apply the changes that failed verdicts ask for, in order, inside their bounds.
 
     Returns:
@@ -48,21 +55,36 @@ def adapt(
     return adaptation, tuple(applied)
 
 
-def apply(
-    adaptation: Adaptation, changes: Iterable[Change], cause: str
-) -> tuple[Adaptation, list[AppliedChange]]:
-    """Apply ``changes`` one after another and tell which of them moved something."""
+def reshaped(adaptation: Adaptation, verdicts: Iterable[Verdict], cause: str) -> Reshaped:
+    """Adapt for another try of the same phase: the niche is surely another one afterwards.
+
+    Verdicts come first; where they change nothing, a modest default does, in the name of
+    ``cause``; and where that stands at its bounds, everything goes back to where it began.
+    """
+    after, applied = adapt(adaptation, verdicts)
+    for changes in (DEFAULT_CHANGES, BACK_TO_START):
+        if after == adaptation:
+            after, made = apply(after, changes, cause)
+            applied = (*applied, *made)
+    return after, applied
+
+
+def apply(adaptation: Adaptation, changes: Iterable[Change], cause: str) -> Reshaped:
+    """Apply ``changes`` one after another and tell which of them moved something.
+
+    A change that does not lead to a number is left out.
+    """
     applied: list[AppliedChange] = []
     for change in changes:
-        before = float(getattr(adaptation, change.setting))
-        low, high = _bounds(change.setting)
-        after = _clipped(_moved(before, change), low, high)
+        name = change.setting
+        assert name in Adaptation.model_fields, f"'{cause}' asks to change the unknown {name}"
+        before = float(getattr(adaptation, name))
+        wanted = _moved(before, change)
+        after = before if math.isnan(wanted) else _clipped(wanted, *_bounds(name))
         if after != before:
-            adaptation = adaptation.model_copy(update={change.setting: after})
-            applied.append(
-                AppliedChange(setting=change.setting, before=before, after=after, cause=cause)
-            )
-    return adaptation, applied
+            adaptation = adaptation.model_copy(update={name: after})
+            applied.append(AppliedChange(setting=name, before=before, after=after, cause=cause))
+    return adaptation, tuple(applied)
 
 
 def _moved(before: float, change: Change) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from symbio_core.config import PHASES, RunConfig
-from symbio_core.lifecycle.budget import steps_for
+from typing import cast
+
+from symbio_core.config import PHASES, PhaseName, RunConfig
+from symbio_core.lifecycle.budget import confirm_steps_for, steps_for
 from symbio_core.records import PhasePlan, RunState
 
 
@@ -15,20 +17,19 @@ def plan(config: RunConfig, state: RunState) -> PhasePlan | None:
     """
     if state.finished is not None or state.phase_index >= len(PHASES):
         return None
-    steps, confirm_steps = steps_for(config, state)
+    steps = steps_for(config, state)
     if steps < 1:
         return None
-    total = sum(config.phases.of(name).share for name in PHASES)
-    before = sum(config.phases.of(name).share for name in PHASES[: state.phase_index])
-    phase = PHASES[state.phase_index]
+    shares = [config.phases.of(name).share for name in PHASES]
+    total = sum(shares)
     return PhasePlan(
-        phase=phase,  # type: ignore[arg-type]
+        phase=cast(PhaseName, PHASES[state.phase_index]),
         attempt=state.attempt,
         start=state.line,
         steps=steps,
-        confirm_steps=confirm_steps,
-        begin=min(1.0, before / total),
-        end=min(1.0, (before + config.phases.of(phase).share) / total),
+        confirm_steps=confirm_steps_for(config, state),
+        begin=min(1.0, sum(shares[: state.phase_index]) / total),
+        end=min(1.0, sum(shares[: state.phase_index + 1]) / total),
         adaptation=state.adaptation,
         lr_scale=state.lr_scale,
     )

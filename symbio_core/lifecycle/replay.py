@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from symbio_core.config import RunConfig
 from symbio_core.errors import StorageError
-from symbio_core.lifecycle.decide import decide
+from symbio_core.lifecycle.decide import Choice, decide
 from symbio_core.lifecycle.plan import plan
 from symbio_core.lifecycle.state import advance
 from symbio_core.records import (
@@ -44,94 +44,137 @@ class Folded(Record):
 
 
 def fold(config: RunConfig, events: Sequence[Event]) -> Folded:
-    """Return what the events of a run amount to.
+    """Return what the events of a run amount to, taking its plans and decisions as they are.
 
     Raises:
         StorageError: an event is damaged, or does not fit where it stands.
     """
-    folded = Folded()
-    for number, event in enumerate(events):
-        try:
-            folded = step(config, folded, event)
-        except (ValidationError, KeyError, TypeError) as error:
-            raise StorageError(
-                f"journal event {number} ({event.get('event', '?')}) does not fit: {error}"
-            ) from error
-    return folded
+    return _folded(config, events, lambda folded, event: None)
+
+
+def replay(config: RunConfig, events: Sequence[Event]) -> RunState:
+    """Plan and decide everything again from the journal's evidence; return where that leads.
+
+    Raises:
+        StorageError: a plan or decision in the journal is not the one its evidence leads to, or
+            an event is damaged or does not fit where it stands; the message names the event.
+    """
+    return _folded(config, events, lambda folded, event: _doubt(config, folded, event)).state
 
 
 def step(config: RunConfig, folded: Folded, event: Event) -> Folded:
-    """Return what one more event makes of a fold."""
-    pending = folded.pending
+    """Return what one more event makes of a fold.
+
+    Raises:
+        KeyError: the event lacks a part, or stands where it cannot.
+        ValidationError: a part of it is damaged.
+    """
     match event["event"]:
         case "planned":
             planned = Pending(plan=PhasePlan.model_validate(event["plan"]))
             return folded.model_copy(update={"pending": planned})
         case "trained":
-            outcome = Outcome.model_validate(event["outcome"])
-            return _pending(folded, pending, outcome=outcome)
+            return _with(folded, outcome=_outcome(folded, event))
         case "written":
-            battery = Battery.model_validate(event["battery"])
-            return _pending(folded, pending, battery=battery)
+            return _with(folded, battery=Battery.model_validate(event["battery"]))
         case "decided":
             return _decided(config, folded, event)
         case _:
             return folded
 
 
-def replay(config: RunConfig, events: Sequence[Event]) -> RunState:
-    """Decide everything again from the journal's evidence and return the state it leads to.
-
-    Raises:
-        StorageError: a plan or decision in the journal is not the one its evidence leads to.
-    """
+def _folded(
+    config: RunConfig, events: Sequence[Event], doubt: Callable[[Folded, Event], str | None]
+) -> Folded:
     folded = Folded()
     for number, event in enumerate(events):
-        if event["event"] == "planned":
-            expected = plan(config, folded.state)
-            found = PhasePlan.model_validate(event["plan"])
-            same = expected is not None and (
-                expected == found or expected.model_copy(update={"start": found.start}) == found
+        try:
+            wrong = doubt(folded, event)
+            folded = step(config, folded, event)
+        except (ValidationError, KeyError, TypeError) as error:
+            kind = event.get("event", "nameless")
+            what = " ".join(str(error.args[0] if error.args else error).split())
+            raise StorageError(
+                f"journal event {number} ({kind}) does not fit: {what}; "
+                "the journal was damaged or changed by hand"
+            ) from error
+        if wrong is not None:
+            raise StorageError(
+                f"journal event {number} ({event['event']}): {wrong}; the journal or the "
+                "configuration was changed by hand, or another version of symbio wrote it"
             )
-            _insist(same, number, "plan")
-        if event["event"] == "decided":
-            pending = folded.pending
-            assert pending is not None
-            assert pending.outcome is not None
-            verdicts = tuple(Verdict.model_validate(v) for v in event["verdicts"])
-            choice = event.get("choice")
-            again = decide(config, folded.state, pending.plan, pending.outcome, verdicts, choice)
-            _insist(again == Decision.model_validate(event["decision"]), number, "decision")
-        folded = step(config, folded, event)
-    return folded.state
+    return folded
 
 
-def _insist(same: bool, number: int, what: str) -> None:
-    if not same:
-        raise StorageError(
-            f"journal event {number}: the {what} is not the one that its evidence leads to; "
-            "the journal or the configuration was changed by hand"
-        )
+def _doubt(config: RunConfig, folded: Folded, event: Event) -> str | None:
+    """Say how a plan or decision differs from the one that its evidence leads to."""
+    if event["event"] == "planned":
+        found = PhasePlan.model_validate(event["plan"])
+        expected = plan(config, folded.state)
+        if expected is not None and expected.start is None:
+            # The first phase's start is made when the run opens, and only the plan names it.
+            expected = expected.model_copy(update={"start": found.start})
+        if found != expected:
+            return f"the plan is not the one that the state leads to ({expected!r})"
+    if event["event"] == "decided":
+        decision = Decision.model_validate(event["decision"])
+        possible = _possible(config, folded, event)
+        if decision not in possible:
+            return f"the decision is not the one that its evidence leads to ({possible[0]!r})"
+    return None
 
 
-def _pending(folded: Folded, pending: Pending | None, **changes: Record) -> Folded:
-    if pending is None:
+def _possible(config: RunConfig, folded: Folded, event: Event) -> list[Decision]:
+    pending, outcome, _ = _evidence(folded)
+    verdicts = tuple(Verdict.model_validate(v) for v in event["verdicts"])
+    choice = event.get("choice")
+    first = decide(config, folded.state, pending.plan, outcome, verdicts, choice)
+    if first.kind != "ask":
+        return [first]
+    # The journal keeps what was decided, not always what the person said.
+    answers: tuple[Choice, ...] = get_args(Choice)
+    return [
+        first,
+        *(decide(config, folded.state, pending.plan, outcome, verdicts, one) for one in answers),
+    ]
+
+
+def _with(folded: Folded, **changes: Record) -> Folded:
+    if folded.pending is None:
         raise KeyError("no phase is under way")
-    return folded.model_copy(update={"pending": pending.model_copy(update=changes)})
+    return folded.model_copy(update={"pending": folded.pending.model_copy(update=changes)})
 
 
-def _decided(config: RunConfig, folded: Folded, event: Event) -> Folded:
+def _outcome(folded: Folded, event: Event) -> Outcome:
+    outcome = Outcome.model_validate(event["outcome"])
+    planned = folded.pending.plan if folded.pending else None
+    if planned and (outcome.phase, outcome.attempt) != (planned.phase, planned.attempt):
+        raise KeyError(f"an outcome of {outcome.phase} where {planned.phase} is under way")
+    return outcome
+
+
+def _evidence(folded: Folded) -> tuple[Pending, Outcome, Battery]:
     pending = folded.pending
     if pending is None or pending.outcome is None or pending.battery is None:
         raise KeyError("a decision without evidence")
+    return pending, pending.outcome, pending.battery
+
+
+def _decided(config: RunConfig, folded: Folded, event: Event) -> Folded:
+    pending, outcome, battery = _evidence(folded)
     decision = Decision.model_validate(event["decision"])
+    if decision.kind == "ask":
+        return folded
     quality = Interval.model_validate(event["quality"]) if event.get("quality") else None
-    state = advance(config, folded.state, pending.plan, pending.outcome, quality, decision)
     attempt = Attempt(
         plan=pending.plan,
-        outcome=pending.outcome,
-        battery=pending.battery,
+        outcome=outcome,
+        battery=battery,
         verdicts=tuple(Verdict.model_validate(v) for v in event["verdicts"]),
         decision=decision,
     )
-    return Folded(state=state, attempts=(*folded.attempts, attempt), pending=None)
+    return Folded(
+        state=advance(config, folded.state, pending.plan, outcome, quality, decision),
+        attempts=(*folded.attempts, attempt),
+        pending=None,
+    )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from symbio_core.config import PHASES, RunConfig
+from symbio_core.lifecycle.best import better, lowest_of
+from symbio_core.lifecycle.budget import steps_for
+from symbio_core.lifecycle.decide import has_diverged
 from symbio_core.records import CheckpointRef, Decision, Interval, Outcome, PhasePlan, RunState
 
 SLOWER = 0.5
@@ -23,20 +24,13 @@ def advance(
     if decision.kind == "ask":
         return state
     end = outcome.end.model_copy(update={"quality": quality})
-    best = better(state.best, end)
     again = decision.kind in ("repeat", "rollback")
-    index = state.phase_index + (0 if again else 1)
-    dormant = state.dormant
-    if decision.dormant is not None:
-        dormant = (*dormant, end)
-    if decision.rule == "revival":
-        dormant = tuple(ref for ref in dormant if ref.id != decision.start)
-    flags = state.flags
-    if decision.flagged:
-        flags = (*flags, f"{plan.phase}: {decision.reason}")
+    best = better(state.best, end)
+    dormant = _dormant(state, end, decision)
+    flag = (f"{plan.phase}: {decision.reason}",) if decision.flagged else ()
     after = state.model_copy(
         update={
-            "phase_index": index,
+            "phase_index": state.phase_index + (0 if again else 1),
             "attempt": plan.attempt + 1 if again else 1,
             "rollbacks": state.rollbacks + (decision.kind == "rollback"),
             "steps_spent": state.steps_spent + outcome.steps,
@@ -46,30 +40,18 @@ def advance(
             "dormant": dormant,
             "known": _known(state, outcome, end, decision, best, dormant),
             "adaptation": decision.adaptation,
-            "lr_scale": state.lr_scale * (SLOWER if decision.rule == "diverged" else 1.0),
-            "flags": flags,
+            "lr_scale": state.lr_scale * (SLOWER if has_diverged(outcome) else 1.0),
+            "flags": (*state.flags, *flag),
             "confirmed": state.confirmed or outcome.confirm_steps > 0,
         }
     )
     return after.model_copy(update={"finished": _ending(config, after, decision)})
 
 
-def better(best: CheckpointRef | None, end: CheckpointRef) -> CheckpointRef | None:
-    """Return which of two is the best so far.
-
-    Surely better text wins; where quality is level, the lower validation loss does. A checkpoint
-    without a finite loss is never the best.
-    """
-    if not math.isfinite(end.val_bpb):
-        return best
-    if best is None:
-        return end
-    if best.quality is not None and end.quality is not None:
-        if end.quality.low > best.quality.high:
-            return end
-        if end.quality.high < best.quality.low:
-            return best
-    return end if end.val_bpb < best.val_bpb else best
+def _dormant(state: RunState, end: CheckpointRef, decision: Decision) -> tuple[CheckpointRef, ...]:
+    # Whoever the run goes on from is awake.
+    asleep = tuple(ref for ref in state.dormant if ref.id not in (decision.start, end.id))
+    return (*asleep, end) if decision.dormant == end.id else asleep
 
 
 def _known(
@@ -80,14 +62,12 @@ def _known(
     best: CheckpointRef | None,
     dormant: tuple[CheckpointRef, ...],
 ) -> dict[str, CheckpointRef]:
-    refs = {**state.known, outcome.start.id: outcome.start, outcome.best.id: outcome.best}
-    refs[end.id] = end
-    if best is not None:
-        refs[best.id] = best
-    for ref in dormant:
-        refs[ref.id] = ref
-    # The start of the next attempt, the best, and what sleeps may still be named; the rest may not.
-    needed = {decision.start, best.id if best else None, *(ref.id for ref in dormant)}
+    named = (outcome.start, outcome.best, *state.known.values(), state.best, *state.dormant, end)
+    refs = {ref.id: ref for ref in (*named, best) if ref is not None}
+    lowest = lowest_of(refs.values())
+    # Where the run goes on, the best, the lowest loss and what sleeps may still be named; the
+    # rest is never asked for again, and its files may go.
+    needed = {decision.start, *(ref.id for ref in (best, lowest, *dormant) if ref is not None)}
     return {name: ref for name, ref in refs.items() if name in needed}
 
 
@@ -96,6 +76,6 @@ def _ending(config: RunConfig, after: RunState, decision: Decision) -> str | Non
         return decision.reason
     if after.phase_index >= len(PHASES):
         return "all phases are done"
-    if after.steps_spent >= config.budget.steps:
-        return "the cap on steps is reached"
+    if steps_for(config, after) < 1:
+        return "no steps are left"
     return None

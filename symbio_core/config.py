@@ -100,7 +100,7 @@ class OptimiserSettings(Settings):
 
     name: Literal["adamw", "muon"] = "adamw"
     """AdamW for all, or Muon for the matrices of the blocks and AdamW for the rest."""
-    peak_lr: float = Field(3e-3, gt=0.0, le=1.0)
+    peak_lr: float = Field(2e-3, gt=0.0, le=1.0)
     """Highest learning rate of AdamW."""
     muon_lr: float = Field(0.01, gt=0.0, le=1.0)
     """Highest learning rate of Muon; it follows the same schedule."""

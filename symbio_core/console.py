@@ -51,9 +51,8 @@ class Watcher:
     def show(self, report: Progress) -> None:
         """Show one report."""
         if report.message:
-            self.console.print(
-                f"{clock(report):<24}{report.message}", highlight=False, markup=False
-            )
+            line = f"{clock(report):<24}{report.message}"
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
             return
         if self.bar is not None:
             self.bar.update(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from symbio_core.activations import BASELINES, formula
+from symbio_core.monitors import t_interval
 from symbio_core.records import Confirmation, Contender, Effect, Interval
 from symbio_core.runner.workbench import Workbench
 
@@ -124,7 +125,7 @@ def _effects(bench: Workbench, winner: _Race, others: list[_Race]) -> tuple[Effe
     adjusted = holm(raw)
     effects = []
     for other, p_value in zip(others, adjusted, strict=True):
-        nats = _t_interval(winner.nats - other.nats, bench.config.gates.confidence)
+        nats = t_interval(winner.nats - other.nats, confidence=bench.config.gates.confidence)
         unit = bench.bpb(1.0, bench.confirmed)
         bpb = Interval(
             value=nats.value * unit,
@@ -150,13 +151,6 @@ def _p_value(differences: npt.NDArray[np.float64]) -> float:
     if np.ptp(differences) == 0.0:
         return 1.0 if differences[0] == 0.0 else 0.0
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
-
-
-def _t_interval(differences: npt.NDArray[np.float64], confidence: float) -> Interval:
-    n = len(differences)
-    mean = float(differences.mean())
-    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * differences.std(ddof=1) / np.sqrt(n))
-    return Interval(value=mean, low=mean - half, high=mean + half, confidence=confidence)
 
 
 def _verdict(
@@ -212,17 +206,23 @@ def _sentence(
 ) -> str:
     how = f"trained from scratch for {steps_each} steps, {seeds} fresh seeds, unseen text"
     if against is None:
-        end = "surely" if verdict == "fixed wins" else "but not surely"
-        return f"{best.name} itself came out of the search, {end} ahead of the others ({how})."
-    effect = against.bpb
-    size = f"{abs(effect.value):.4f} bits a byte ({effect.low:+.4f} to {effect.high:+.4f})"
-    cost = own.seconds_per_step / best.seconds_per_step - 1.0
-    price = f"a step costs {abs(cost):.0%} {'more' if cost >= 0 else 'less'} time"
+        sure = "surely" if verdict == "fixed wins" else "but not surely"
+        return f"{best.name} itself came out of the search, {sure} ahead of the others ({how})."
+    effect, p_value = against.bpb, f"p = {against.p_value:.2g}"
+    low, high = sorted((abs(effect.low), abs(effect.high)))
+    sure = f"{effect.confidence:.0%} sure of {low:.4f} to {high:.4f}"
+    size = f"{abs(effect.value):.4f} bits a byte ({sure})"
     if verdict == "evolved wins":
-        return f"{winner} beats {best.name} by {size}, p = {against.p_value:.3g}; {price}; {how}."
+        return f"{winner} beats {best.name} by {size}, {p_value}; {_cost(own, best)}; {how}."
     if verdict == "fixed wins":
-        return f"{best.name} beats {winner} by {size}, p = {against.p_value:.3g}; {how}."
+        return f"{best.name} beats {winner} by {size}, {p_value}; {how}."
+    span = f"{effect.low:+.4f} to {effect.high:+.4f} bits a byte"
     return (
-        f"No difference: keep {best.name}. {winner} came within {size} of it, "
-        f"p = {against.p_value:.3g}; {how}."
+        f"No difference that is sure: keep {best.name}. {winner} lies {span} from it "
+        f"(negative is better), {p_value}; {how}."
     )
+
+
+def _cost(own: Contender, best: Contender) -> str:
+    more = own.seconds_per_step / best.seconds_per_step - 1.0
+    return f"a step takes {abs(more):.0%} {'more' if more >= 0 else 'less'} time"

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from scipy import stats
-
+from symbio_core.monitors import t_interval
 from symbio_core.records import Interval
 from symbio_core.runner.exported import load_exported
 from symbio_core.runner.opening import reopen
@@ -43,7 +40,8 @@ def stands_at(run: Run) -> str:
 def summary(run: Run) -> list[str]:
     """Return the lines a person wants below the table: place, reasons, answer, next step."""
     lines = [
-        f"{run.run_id}: {stands_at(run)}, {run.state.steps_spent} of {run.config.budget.steps} steps"
+        f"{run.run_id}: {stands_at(run)}, "
+        f"{run.state.steps_spent} of {run.config.budget.steps} steps"
     ]
     lines += [f"{a.outcome.phase}: {a.decision.reason}" for a in run.attempts]
     lines += [f"flag: {flag}" for flag in run.state.flags]
@@ -70,18 +68,12 @@ def evaluate(root: str, run_id: str) -> list[Measured]:
     bench = run.bench
     found = []
     for name, batches in (("validation", bench.validation), ("confirm", bench.confirmed)):
-        nats = _t_interval(bench.measure(model, batches))
+        nats = t_interval(bench.measure(model, batches))
         unit = bench.bpb(1.0, batches)
         found.append(Measured(f"{name} loss (nats a token)", nats))
         found.append(Measured(f"{name} loss (bits a byte)", _scaled(nats, unit)))
     found.append(Measured("battery quality (0..1)", write_battery(bench, model).quality))
     return found
-
-
-def _t_interval(values: npt.NDArray[np.float64]) -> Interval:
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    mean = float(values.mean())
-    return Interval(value=mean, low=mean - half, high=mean + half)
 
 
 def _scaled(interval: Interval, unit: float) -> Interval:

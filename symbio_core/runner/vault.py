@@ -150,7 +150,7 @@ class Vault:
         saved = self.checkpoints.save(parts, meta, step=step, kind=kind)
         return CheckpointRef(
             id=saved.id,
-            phase=phase,  # type: ignore[arg-type]
+            phase=phase,
             attempt=max(1, attempt),
             step=step,
             formula=member.formula,

@@ -162,16 +162,16 @@ class Member:
         """Return everything that training goes on from, as numpy arrays by name."""
         arrays: Arrays = {}
         names = [name for name, _ in self.model.named_parameters()]
-        owner = {parameter: name for name, parameter in self.model.named_parameters()}
+        owner: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
         for name, parameter in self.model.named_parameters():
             arrays[f"weights/{name}"] = _numpy(parameter)
         for name, average in zip(names, self.ema, strict=False):
             arrays[f"ema/{name}"] = _numpy(average)
         for optimiser in self.optimisers:
-            for parameter, state in optimiser.state.items():
+            for weight, state in optimiser.state.items():
                 for key, value in state.items():
                     tensor = value if isinstance(value, Tensor) else torch.tensor(value)
-                    arrays[f"optimiser/{owner[parameter]}/{key}"] = _numpy(tensor)
+                    arrays[f"optimiser/{owner[weight]}/{key}"] = _numpy(tensor)
         arrays["norms"] = np.array(self.norms, dtype=np.float64)
         arrays["line_step"] = np.array(self.line_step, dtype=np.int64)
         return arrays
@@ -220,7 +220,7 @@ class Member:
 
 
 def _numpy(tensor: Tensor) -> npt.NDArray[np.generic]:
-    return tensor.detach().cpu().numpy().copy()  # type: ignore[no-any-return]
+    return tensor.detach().cpu().numpy().copy()
 
 
 def _optimisers(config: RunConfig, model: GPT, device: Device) -> list[torch.optim.Optimizer]:

@@ -1,0 +1,119 @@
+"""The gate on quality: did the phase make the model better, and did it break something? Pure."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from symbio_core.config import GateSettings
+from symbio_core.gates.battery import paired_quality
+from symbio_core.monitors import paired_interval
+from symbio_core.records import Battery, Interval, Outcome, Verdict
+
+
+def judge_battery(
+    outcome: Outcome,
+    *,
+    before: Battery | None,
+    after: Battery,
+    best_quality: Interval | None,
+    best_battery: Battery | None,
+    gates: GateSettings,
+    seed: int,
+) -> tuple[Verdict, ...]:
+    """Judge an attempt by what its model writes and by its validation loss.
+
+    Args:
+        outcome: what the attempt measured.
+        before: battery of the checkpoint it started from; None where none was written.
+        after: battery of its end.
+        best_quality: quality of the run's best checkpoint so far.
+        best_battery: that checkpoint's battery, for a paired comparison.
+        gates: confidence and thresholds.
+        seed: the bootstrap's.
+
+    Returns:
+        The verdicts `progress` and `regression`.
+    """
+    return (
+        _progress(outcome, before, after, gates, seed),
+        _regression(after, best_quality, best_battery, gates, seed),
+    )
+
+
+def _progress(
+    outcome: Outcome, before: Battery | None, after: Battery, gates: GateSettings, seed: int
+) -> Verdict:
+    # Two chances to look better by luck: each gets half of the error that is allowed.
+    confidence = 1.0 - (1.0 - gates.confidence) / (1 if before is None else 2)
+    loss = _loss_change(outcome, confidence)
+    quality = None
+    if before is not None:
+        quality = paired_quality(before, after, seed=seed, confidence=confidence)
+    better = loss.below_zero or (quality is not None and quality.above_zero)
+    worse = loss.above_zero or (quality is not None and quality.below_zero)
+    said = [f"validation loss {_signed(loss)} nats a token"]
+    if quality is not None:
+        said.append(f"quality {_signed(quality)}")
+    verdict = "better" if better and not worse else "mixed" if better else "not surely better"
+    return Verdict(
+        gate="battery",
+        name="progress",
+        metric="change of validation loss over the phase (nats a token)",
+        value=loss.value,
+        interval=loss,
+        threshold=0.0,
+        passed=better and not worse,
+        reason=f"{verdict}: {', '.join(said)}",
+    )
+
+
+def _loss_change(outcome: Outcome, confidence: float) -> Interval:
+    start, end = np.array(outcome.start.val_nats), np.array(outcome.end.val_nats)
+    comparable = start.shape == end.shape and start.size >= 2
+    if not comparable or not (np.isfinite(start).all() and np.isfinite(end).all()):
+        # Nothing to compare: neither better nor worse can be said.
+        return Interval(value=math.nan, low=-math.inf, high=math.inf, confidence=confidence)
+    return paired_interval(end, start, confidence=confidence)
+
+
+def _regression(
+    after: Battery,
+    best_quality: Interval | None,
+    best_battery: Battery | None,
+    gates: GateSettings,
+    seed: int,
+) -> Verdict:
+    if best_quality is None or best_quality.value <= 0.0:
+        return Verdict(
+            gate="battery",
+            name="regression",
+            metric="quality over the best so far (0..)",
+            value=1.0,
+            threshold=1.0 - gates.regression_frac,
+            passed=True,
+            reason="there is no earlier quality to fall below",
+        )
+    share = after.quality.value / best_quality.value
+    if best_battery is not None:
+        change = paired_quality(best_battery, after, seed=seed, confidence=gates.confidence)
+        surely = change.below_zero
+    else:
+        surely = after.quality.high < best_quality.low
+    failed = share < 1.0 - gates.regression_frac and surely
+    doubt = "" if surely or share >= 1.0 - gates.regression_frac else ", within chance"
+    return Verdict(
+        gate="battery",
+        name="regression",
+        metric="quality over the best so far (0..)",
+        value=share,
+        interval=after.quality,
+        threshold=1.0 - gates.regression_frac,
+        passed=not failed,
+        reason=f"quality is {after.quality.value:.2f}, {share:.0%} of the best so far{doubt}",
+    )
+
+
+def _signed(interval: Interval) -> str:
+    return f"{interval.value:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"

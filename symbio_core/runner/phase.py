@@ -36,7 +36,7 @@ from symbio_core.search import pressure as pressures
 from symbio_core.training import Member, lr_factor
 from symbio_core.training.schedule import warmup
 
-SKIP_WINDOW = 60
+SKIP_WINDOW = 40
 """Main-line steps before the share of skipped ones can stop a phase."""
 PROBE_STEPS = 8
 """Steps of each of the three forks of a learning-rate probe."""

@@ -93,6 +93,8 @@ def shortfall(config: RunConfig, steps: int) -> str | None:
     pool = steps - kept
     for index, name in enumerate(PHASES):
         own = _own(config, pool, PHASES[index:])
+        if own < 1:
+            return f"no step would be left for {name}"
         cost = _one_generation(config, name)
         # The same comparison that a phase makes before it buys a generation, to the last bit.
         allowance = config.search.exploration_frac * own

@@ -117,6 +117,7 @@ def _doubt(config: RunConfig, folded: Folded, event: Event) -> str | None:
         if found != expected:
             return f"the plan is not the one that the state leads to ({expected!r})"
     if event["event"] == "decided":
+        _evidence(folded)
         decision = Decision.model_validate(event["decision"])
         possible = _possible(config, folded, event)
         if decision not in possible:

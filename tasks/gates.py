@@ -22,7 +22,6 @@ def gate(name: str) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
     return task(
         name=name,
         task_run_name=name + " of {plan.phase}",
-        tags={"gate"},
         retries=2,
         retry_delay_seconds=5,
         retry_jitter_factor=0.5,

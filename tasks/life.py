@@ -29,7 +29,6 @@ async def plan_next(root: str, run_id: str) -> PhasePlan | None:
 @task(
     name="train phase",
     task_run_name="train {plan.phase}",
-    tags={"training"},
     retries=2,
     retry_delay_seconds=5,
     retry_jitter_factor=0.5,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import anyio
@@ -20,6 +23,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _open_runs: dict[tuple[str, str], Run] = {}
+# One thread for all: torch keeps its number of threads by thread, and results depend on it.
+_core_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="symbio-core")
 
 
 def is_retryable(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
@@ -59,12 +64,15 @@ def close(root: str, run_id: str) -> None:
 
 
 async def in_thread(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Do ``work`` in a thread, so that heartbeats and logs go on while it lasts.
+    """Do ``work`` in the core's thread, so that heartbeats and logs go on while it lasts.
 
     A thread cannot be cancelled. So when this call is, the core is asked to save and stop, and the
     cancellation goes on once it has.
     """
-    thread = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    here = copy_context()
+    thread = asyncio.get_running_loop().run_in_executor(
+        _core_thread, partial(here.run, work, *args, **kwargs)
+    )
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:

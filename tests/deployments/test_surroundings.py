@@ -41,7 +41,7 @@ def api_url() -> Iterator[str]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in (*SILENT, "PREFECT_HOME"):
+    for name in (*SILENT, "PREFECT_HOME", "PREFECT_SERVER_DATABASE_CONNECTION_URL"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))

@@ -7,7 +7,15 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    PREFECT_SERVER_DATABASE_CONNECTION_URL,
+    temporary_settings,
+)
+
+from deployments.surroundings import database_url
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,8 +26,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def prefect_api() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    home = tmp_path_factory.mktemp("prefect")
+    own = {PREFECT_HOME: home, PREFECT_SERVER_DATABASE_CONNECTION_URL: database_url(home)}
+    with (
+        temporary_settings(own),
+        SubprocessASGIServer() as server,
+        temporary_settings({PREFECT_API_URL: server.api_url}),
+    ):
         yield
 
 

@@ -38,6 +38,8 @@ change = st.builds(
     op=st.sampled_from(["scale", "add", "set"]),
     value=st.one_of(st.floats(-3.0, 3.0), odd_float),
 )
+PATIENCE = 5
+"""Times in a life that a person wants one more try."""
 NAMES = ("progress", "regression", "train/validation divergence", "population collapse")
 
 
@@ -119,8 +121,9 @@ class Life:
         ]
         decision = decide(self.config, self.state, planned, outcome, verdicts)
         if decision.kind == "ask":
-            self.wishes += luck.choice == "repeat"
-            decision = decide(self.config, self.state, planned, outcome, verdicts, luck.choice)
+            choice = luck.choice if self.wishes < PATIENCE else "continue"
+            self.wishes += choice == "repeat"
+            decision = decide(self.config, self.state, planned, outcome, verdicts, choice)
         self.seen += [start, outcome.end, outcome.best]
         self.decisions.append(decision)
         state = advance(self.config, self.state, planned, outcome, luck.quality, decision)

@@ -253,8 +253,10 @@ class GateSettings(Settings):
     """Confidence of every interval (0..1)."""
     n_prompts: int = Field(20, ge=4, le=200)
     """Prompts of the inference battery."""
-    temperatures: tuple[float, ...] = (0.4, 0.7, 1.0)
-    """Sampling temperatures; every prompt is tried at each."""
+    temperatures: tuple[Annotated[float, Field(ge=0.0, le=5.0)], ...] = Field(
+        (0.4, 0.7, 1.0), min_length=1, max_length=12
+    )
+    """Sampling temperatures; every prompt is tried at each, and 0 takes the likeliest token."""
     prompts_file: str | None = None
     """A file with one prompt a line; empty draws them from the held-out split."""
     new_tokens: int = Field(48, ge=8, le=2048)

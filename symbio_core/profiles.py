@@ -38,10 +38,10 @@ def demo() -> RunConfig:
         optimiser={"batch_size": 8},
         phases={
             "primordial": {"population": 6, "rung_steps": 20},
-            "cambrian": {"population": 8, "rung_steps": 25},
-            "oxidation": {"population": 5, "rung_steps": 30},
+            "cambrian": {"population": 8, "rung_steps": 20},
+            "oxidation": {"population": 4, "rung_steps": 20},
         },
-        search={"rungs": 2},
+        confirm={"steps_frac": 0.12},
         gates={"eval_every": 150},
         budget={"steps": 6000, "max_seconds": 300.0},
         compute={"threads": 1},

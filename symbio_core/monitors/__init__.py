@@ -1,6 +1,30 @@
-"""Detectors on series of numbers: intervals, slopes. Pure."""
+"""Detectors on series of numbers: intervals, slopes, shifts, entropies, information. Pure."""
 
+from symbio_core.monitors.cusum import Alarm, cusum_alarms, in_control_run_length, threshold_for
+from symbio_core.monitors.entropy import (
+    effective_rank,
+    free_energy,
+    population_entropy,
+    shannon_entropy,
+    weight_entropy,
+)
+from symbio_core.monitors.information import mutual_information, sliced_information
 from symbio_core.monitors.intervals import paired_interval, t_interval
 from symbio_core.monitors.slopes import robust_slope
 
-__all__ = ["paired_interval", "robust_slope", "t_interval"]
+__all__ = [
+    "Alarm",
+    "cusum_alarms",
+    "effective_rank",
+    "free_energy",
+    "in_control_run_length",
+    "mutual_information",
+    "paired_interval",
+    "population_entropy",
+    "robust_slope",
+    "shannon_entropy",
+    "sliced_information",
+    "t_interval",
+    "threshold_for",
+    "weight_entropy",
+]

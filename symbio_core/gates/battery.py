@@ -11,7 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, stdtrit
 
-from symbio_core.gates.quality import Reference, copied, quality, score_all, words_of
+from symbio_core.gates.copying import Source
+from symbio_core.gates.measures import words_of
+from symbio_core.gates.quality import (
+    ALIKE,
+    WEIGHTS,
+    deviations,
+    likeness,
+    parts_of,
+    quality,
+)
+from symbio_core.gates.reference import Reference
 from symbio_core.records import Battery, Interval, Sample
 from symbio_core.streams import generator
 
@@ -46,9 +56,12 @@ def score_battery(
 ) -> Battery:
     """Score every answer in 0..1 and the battery as their mean over prompts.
 
-    An answer's quality is that of its text (`quality.score`) times its `diversity`: the share of
-    its three-word runs that no answer to another prompt has, over the share that human passages
-    show among as many. Empty answers and errors count 0 and are never left out.
+    To the parts of each text (`quality.score`) come two that only show among many. `diversity`:
+    the share of an answer's three-word runs that no answer to another prompt has, over the share
+    that human passages show among as many. `likeness`: how alike all answers as a whole are to
+    human text (`quality.likeness`), the same number for every answer. Words in runs copied from the
+    prompt count as copied. Empty answers and errors
+    count 0 and are never left out.
 
     Args:
         reference: human text of the corpus.
@@ -63,25 +76,45 @@ def score_battery(
     """
     texts = ["" if answer.error is not None else _plain(answer.text) for answer in answers]
     words = [words_of(text) for text in texts]
-    parts = score_all(reference, texts, [answer.ended for answer in answers]) if texts else []
-    diverse = _diversity(reference, answers, words)
-    samples = tuple(
-        Sample(
-            prompt=answer.prompt,
-            text=text,
-            temperature=answer.temperature,
-            quality=quality({**found, "diversity": diversity}),
-            parts={**found, "diversity": diversity},
-            error=answer.error,
+    found = reference.training.measure(texts, reference.seed)
+    away = np.array(
+        [
+            deviations(reference, measures, len(answer)) if answer else np.zeros(len(ALIKE))
+            for measures, answer in zip(found, words, strict=True)
+        ]
+    ).reshape(len(texts), len(ALIKE))
+    written = np.array([float(bool(answer)) for answer in words])
+    mean = away.sum(axis=0) / max(1.0, written.sum())
+    alike = float(likeness(mean, np.array(written.sum()))) if written.any() else 0.0
+    samples, own = [], []
+    for answer, text, measures, diverse in zip(
+        answers, texts, found, _diversity(reference, answers, words), strict=True
+    ):
+        parts = parts_of(reference, text, answer.ended, measures) | {"diversity": diverse}
+        parts["copying"] *= 1.0 - _echoed_frac(answer.prompt, text)
+        own.append(quality(parts))
+        parts["likeness"] = alike
+        samples.append(
+            Sample(
+                prompt=answer.prompt,
+                text=text,
+                temperature=answer.temperature,
+                quality=quality(parts),
+                parts=parts,
+                error=answer.error,
+            )
         )
-        for answer, text, found, diversity in zip(answers, texts, parts, diverse, strict=True)
-    )
-    qualities = np.array([sample.quality for sample in samples])
-    groups = [answer.prompt_index for answer in answers]
     longest, share = _copying(reference, words)
     return Battery(
-        samples=samples,
-        quality=_interval(qualities, groups, seed, confidence, least=0.0),
+        samples=tuple(samples),
+        quality=_battery_interval(
+            np.array(own),
+            away,
+            written,
+            [answer.prompt_index for answer in answers],
+            seed,
+            confidence,
+        ),
         longest_verbatim=longest,
         verbatim_frac=share,
     )
@@ -91,7 +124,8 @@ def paired_quality(before: Battery, after: Battery, *, seed: int, confidence: fl
     """Say how much better ``after`` is than ``before``, and how sure that is.
 
     Answers to the same prompt at the same temperature are compared, so that what is hard about a
-    prompt cancels. Prompts are resampled whole, since answers to one prompt resemble each other.
+    prompt cancels. Prompts are resampled whole, since answers to one prompt resemble each other;
+    the two batteries' `likeness` is taken as it was found.
 
     Returns:
         Mean difference of quality (−1..1) with its interval. Where fewer than two prompts are
@@ -110,7 +144,14 @@ def paired_quality(before: Battery, after: Battery, *, seed: int, confidence: fl
 
 
 def _plain(text: str) -> str:
+    # Half a surrogate pair is no text, and no JSON file could hold it.
+    text = text.encode("utf-8", "replace").decode("utf-8")
     return _MARK.sub("\n", text).strip()
+
+
+def _echoed_frac(prompt: str, text: str) -> float:
+    runs = Source(words_of(_plain(prompt))).run_lengths(words_of(text))
+    return float((runs > 0).mean()) if len(runs) else 0.0
 
 
 def _numbered(samples: Iterable[Sample]) -> list[tuple[tuple[str, float, int], float]]:
@@ -127,31 +168,68 @@ def _numbered(samples: Iterable[Sample]) -> list[tuple[tuple[str, float, int], f
 def _interval(
     values: Numbers, groups: Sequence[int], seed: int, confidence: float, *, least: float
 ) -> Interval:
-    if not len(values):
-        high = 0.0 if least == 0.0 else 1.0
-        return Interval(value=0.0, low=least, high=high, confidence=confidence)
-    _, place = np.unique(np.array(groups), return_inverse=True)
-    sums, sizes = np.bincount(place, weights=values), np.bincount(place)
-    mean, n = float(values.mean()), len(sums)
-    if n < 2:
+    place, draws = _draws(groups, seed)
+    mean = float(values.mean()) if len(values) else 0.0
+    if draws.shape[1] < 2:
         return Interval(value=mean, low=least, high=1.0, confidence=confidence)
-    draws = generator(seed, "bootstrap").integers(0, n, (RESAMPLES, n))
+    sums, sizes = np.bincount(place, weights=values), np.bincount(place)
     means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
+    return _percentiles(mean, means, draws.shape[1], confidence)
+
+
+def _battery_interval(
+    own: Numbers,
+    away: Numbers,
+    written: Numbers,
+    groups: Sequence[int],
+    seed: int,
+    confidence: float,
+) -> Interval:
+    if not written.any():
+        # Nothing was written: that is known, whatever the prompts.
+        return Interval(value=0.0, low=0.0, high=0.0, confidence=confidence)
+    value = _likeness(away.sum(axis=0), np.array(written.sum()))
+    plain = _interval(own * value, groups, seed, confidence, least=0.0)
+    place, draws = _draws(groups, seed)
+    if draws.shape[1] < 2:
+        return plain
+    by_prompt = np.zeros((draws.shape[1], 2 + len(ALIKE)))
+    np.add.at(by_prompt, place, np.column_stack([np.ones(len(own)), written, away]))
+    sizes, n_written = by_prompt[draws, 0].sum(axis=1), by_prompt[draws, 1].sum(axis=1)
+    alike = _likeness(by_prompt[draws, 2:].sum(axis=1), n_written)
+    # Resampling adds its own noise to a distance, which can only make it longer: centred again.
+    alike = np.minimum(1.0, alike * (value / alike.mean()))
+    qualities = np.bincount(place, weights=own)[draws].sum(axis=1) / sizes * alike
+    return _percentiles(plain.value, qualities, draws.shape[1], confidence)
+
+
+def _likeness(sums: Numbers, n_written: Numbers) -> Numbers:
+    n = np.maximum(1.0, n_written)
+    return likeness(sums / n[..., None], n) ** WEIGHTS["likeness"]
+
+
+def _draws(groups: Sequence[int], seed: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
+    names, place = np.unique(np.array(groups, dtype=np.int64), return_inverse=True)
+    n = len(names)
+    return place, generator(seed, "bootstrap").integers(0, max(1, n), (RESAMPLES, n))
+
+
+def _percentiles(value: float, resampled: Numbers, n: int, confidence: float) -> Interval:
     # Resampling n values shows too little spread by √((n−1)/n), and few of them have t's tails.
     tail = float(ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1.0 - confidence) / 2.0)))
-    low, high = np.quantile(means, [tail, 1.0 - tail])
-    return Interval(
-        value=mean, low=min(mean, float(low)), high=max(mean, float(high)), confidence=confidence
-    )
+    low, high = np.quantile(resampled, [tail, 1.0 - tail]).tolist()
+    return Interval(value=value, low=min(value, low), high=max(value, high), confidence=confidence)
 
 
 def _copying(reference: Reference, words: Sequence[list[str]]) -> tuple[int, float]:
     total = sum(map(len, words))
     if not total:
         return 0, 0.0
-    found = [copied(reference, answer) for answer in words]
+    found = [reference.copied(answer) for answer in words]
     inside = sum(share * len(answer) for (_, share), answer in zip(found, words, strict=True))
-    usual = sum(reference.copied_frac(len(answer)) * len(answer) for answer in words if answer)
+    usual = sum(
+        reference.norms(len(answer)).copied_frac * len(answer) for answer in words if answer
+    )
     return max(longest for longest, _ in found), max(0.0, (inside - usual) / total)
 
 
@@ -195,4 +273,6 @@ def _fresh_frac(own: Grams, others: Sequence[Grams]) -> float:
 
 def _grams(words: Sequence[str]) -> Grams:
     n = min(SHARED_WORDS, len(words))
-    return frozenset(tuple(words[i : i + n]) for i in range(len(words) - n + 1)) if n else frozenset()
+    return (
+        frozenset(tuple(words[i : i + n]) for i in range(len(words) - n + 1)) if n else frozenset()
+    )

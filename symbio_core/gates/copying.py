@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from symbio_core.gates.ngram import MIX
+
 SEED_WORDS = 4
 """A shared run begins to count here: every two texts of a language share pairs and triples."""
 MOST_PLACES = 64
 """Places that a run's beginning is looked for at, where it is frequent."""
-
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Source:
@@ -38,10 +38,18 @@ class Source:
         first = np.searchsorted(self._hashes, wanted, side="left")
         last = np.searchsorted(self._hashes, wanted, side="right")
         for start in np.flatnonzero(last > first):
-            places = self._order[first[start] : last[start]]
-            run = max(self._run(ids, int(start), int(at)) for at in places[:MOST_PLACES])
+            places = self._beginnings(ids, int(start), self._order[first[start] : last[start]])
+            run = max((self._run(ids, int(start), int(at)) for at in places), default=0)
             lengths[start : start + run] = np.maximum(lengths[start : start + run], run)
         return lengths
+
+    def _beginnings(
+        self, ids: npt.NDArray[np.int64], start: int, places: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        # A run that goes on to the left was measured from there.
+        if start > 0 and ids[start - 1]:
+            places = places[(places == 0) | (self._ids[places - 1] != ids[start - 1])]
+        return places[:MOST_PLACES]
 
     def _run(self, ids: npt.NDArray[np.int64], start: int, at: int) -> int:
         n = min(len(ids) - start, len(self._ids) - at)
@@ -57,6 +65,6 @@ def _hashes(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         return np.zeros(0, dtype=np.uint64)
     hashes = np.zeros(n, dtype=np.uint64)
     for offset in range(SEED_WORDS):
-        hashes = (hashes + ids[offset : offset + n].astype(np.uint64)) * _MULTIPLIER
+        hashes = (hashes + ids[offset : offset + n].astype(np.uint64)) * MIX
         hashes ^= hashes >> np.uint64(31)
     return hashes

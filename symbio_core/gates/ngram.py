@@ -19,7 +19,8 @@ Keys = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+MIX = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 divided by the golden ratio: the multiplier of Fibonacci hashing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,8 @@ def _points(text: str) -> npt.NDArray[np.uint32]:
 
 def _extended(context: Keys, ids: Keys) -> Keys:
     # A polynomial hash modulo 2^64, stirred so that near contexts lie far apart.
-    keys = (context ^ (context >> np.uint64(29))) * _MULTIPLIER + ids
-    return np.asarray(keys * _MULTIPLIER)
+    keys = (context ^ (context >> np.uint64(29))) * MIX + ids
+    return np.asarray(keys * MIX)
 
 
 def _count(keys: Keys, contexts: Keys) -> _Level:

@@ -7,8 +7,10 @@ import sysconfig
 from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from symbio_core.config import DataSettings
 from symbio_core.corpus import load_documents, split, without_marks
@@ -23,7 +25,7 @@ Halves = tuple[list[str], list[str]]
 
 @cache
 def plays() -> Halves:
-    corpus = load_documents(DataSettings(corpus="shakespeare", max_bytes=1_500_000))
+    corpus = load_documents(DataSettings(corpus="shakespeare", max_bytes=900_000))
     splits = split(corpus, 0.1, 0.05, seed=0)
     return [without_marks(d) for d in splits.train], [without_marks(d) for d in splits.validation]
 
@@ -39,11 +41,12 @@ def prose() -> Halves:
 def code() -> Halves:
     folder = Path(sysconfig.get_paths()["stdlib"])
     functions: list[str] = []
-    for path in sorted(folder.glob("*.py"))[:60]:
+    for path in sorted(folder.glob("*.py"))[:40]:
         source = path.read_text("utf-8")
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef):
-                functions.append(ast.get_source_segment(source, node) or "")
+                lines = source.splitlines()[node.lineno - 1 : node.end_lineno]
+                functions.append("\n".join(lines).strip())
     return _halves([f for f in dict.fromkeys(functions) if len(f.split()) >= 15])
 
 
@@ -104,7 +107,7 @@ def _passages(text: str, lengths: list[int]) -> list[str]:
 
 @cache
 def _chains(corpus: str, order: int) -> dict[str, tuple[list[str], list[float]]]:
-    text = "\n".join(CORPORA[corpus]()[0])[:700_000]
+    text = "\n".join(CORPORA[corpus]()[0])[:300_000]
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for i in range(len(text) - order):
         counts[text[i : i + order]][text[i + order]] += 1
@@ -125,3 +128,9 @@ def _spoken(
         at = int(np.searchsorted(shares, rng.random()))
         text += letters[min(at, len(letters) - 1)]
     return " ".join(text.split(" ")[:-1]).strip()
+
+
+@pytest.fixture(scope="session")
+def library() -> SimpleNamespace:
+    """Real corpora (`corpora`), the reference of each, and what writers of every grade wrote."""
+    return SimpleNamespace(corpora=CORPORA, reference=reference, written=written, answers=answers)

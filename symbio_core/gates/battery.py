@@ -60,8 +60,7 @@ def score_battery(
     the share of an answer's three-word runs that no answer to another prompt has, over the share
     that human passages show among as many. `likeness`: how alike all answers as a whole are to
     human text (`quality.likeness`), the same number for every answer. Words in runs copied from the
-    prompt count as copied. Empty answers and errors
-    count 0 and are never left out.
+    prompt count as copied. Empty answers and errors count 0 and are never left out.
 
     Args:
         reference: human text of the corpus.

@@ -76,17 +76,20 @@ def score(reference: Reference, text: str, ended: bool) -> dict[str, float]:
         0 where shuffled letters are; text that is far too predictable loses as well.
         `words`: share of words that the corpus holds, over the human share.
         `order`: what the order of the words is worth, in bits a character, over the human worth;
-        0 for shuffled words. `repetition`: share of 4-grams of words that are not repeats, over the
-        human share. `variety`: distinct words and pairs, as far from the human mean as human
-        passages are. `length`: words over those of a short human line. `ending`: 1 if it ends as
-        lines do. `copying`: 1 less the share of words in runs copied from the training text,
-        beyond the human share. An empty text has 0 everywhere.
+        0.02 for shuffled words.
+        `repetition`: share of 4-grams of words that are not repeats, over the human share.
+        `variety`: distinct words and pairs of words, 1 where people are and less on either side.
+        `length`: words over those of a short human line, at most 1.
+        `ending`: 1 if it ends on a character that people's texts end on, or was cut by the limit.
+        `copying`: 1 less the share of words in runs copied from the training text, over the same
+        of people.
+        An empty text has 0 everywhere.
 
     Source:
         `order`: relative entropy of word order, D = H(shuffled) − H(text), Montemurro & Zanette
         (2011), Universal Entropy of Word Ordering Across Linguistic Families, PLoS ONE 6(5), here
         under a character model. `repetition`: seq-rep-n, Welleck et al. (2020), Neural Text
-        Generation With Unlikelihood Training, eq. 10. `variety`: distinct-n, Li et al. (2016), A
+        Generation With Unlikelihood Training, ICLR. `variety`: distinct-n, Li et al. (2016), A
         Diversity-Promoting Objective Function for Neural Conversation Models, here two-sided and
         at matched length.
     """

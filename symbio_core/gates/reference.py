@@ -28,7 +28,8 @@ LEAST_RUN, MOST_RUN = 8, 32
 HUMAN_RUN_QUANTILE, HUMAN_RUN_WORDS = 0.98, 48
 """What human text shows: this quantile of the longest runs of passages of up to so many words."""
 LEAST_ENOUGH, MOST_ENOUGH = 4, 16
-"""Words of a short human line, kept within these; an answer of fewer words is too short."""
+"""Words of a short human line (the tenth shortest of 100), kept within these; an answer of fewer
+words is too short."""
 COMMON_END_FRAC, COMMON_END_LIFT = 0.01, 1.2
 """A character is a usual ending if this share of human texts end on it, and this many times as many
 as of their words do: a letter is not, though many a verse ends on an e."""
@@ -57,7 +58,7 @@ class Reference:
         self.seed = seed
         self.training = Training(train)
         lines = [line.strip() for line in heldout.splitlines() if words_of(line)]
-        short = np.quantile([len(words_of(line)) for line in lines], 0.25)
+        short = np.quantile([len(words_of(line)) for line in lines], 0.1)
         self.enough_words = float(np.clip(short, LEAST_ENOUGH, MOST_ENOUGH))
         self.ends = ends
         self.noise_bits = _noise_bits(self.training.model, heldout, seed)

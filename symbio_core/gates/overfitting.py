@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from symbio_core.config import GateSettings
-from symbio_core.monitors import paired_interval, robust_slope
+from symbio_core.monitors import difference_interval, paired_interval, robust_slope
 from symbio_core.records import Change, Generation, Interval, MemberRecord, Outcome, Verdict
 
 POINTS_NEEDED = 4
@@ -43,8 +43,11 @@ def _divergence(outcome: Outcome, gates: GateSettings) -> Verdict:
     failed = enough and opens and rise is not None and rise.above_zero
     if not enough:
         reason = f"too few evaluations to read a trend ({len(points)} of {POINTS_NEEDED})"
-    elif failed:
-        reason = "validation loss rises while training loss falls: the model learns by heart"
+    elif failed and rise is not None:
+        reason = (
+            "validation loss rises while training loss falls: the model learns by heart "
+            f"({rise.value:+.4f} nats a token above the phase's best)"
+        )
     else:
         reason = "validation and training loss do not part"
     return Verdict(
@@ -97,15 +100,23 @@ def _collapse(outcome: Outcome) -> Verdict:
 def _complexity(outcome: Outcome) -> Verdict:
     """Level 4: a large tree wins on train and surely loses on validation to a simpler sibling."""
     metric = "validation loss above a simpler sibling's (nats a token)"
-    found = [pair for g in outcome.generations for pair in _bloated(g.members)]
+    pairs = [pair for g in outcome.generations for pair in _large_and_small(g.members)]
+    gaps = [difference_interval(_val(a), _val(b), comparisons=len(pairs)) for a, b in pairs]
+    found = [
+        (gap, large, small)
+        for gap, (large, small) in zip(gaps, pairs, strict=True)
+        if gap.above_zero and _train(large) < _train(small)
+    ]
     if not found:
-        return _silent("complexity overfitting", metric, 0.0, "no large tree buys train with val")
-    large, small = max(found, key=lambda pair: _val(pair[0]).value - _val(pair[1]).value)
+        searched = "" if not outcome.generations else "no large tree buys train with validation"
+        return _silent("complexity overfitting", metric, 0.0, searched)
+    gap, large, small = max(found, key=lambda one: one[0].value)
     return Verdict(
         gate="overfitting",
         name="complexity overfitting",
         metric=metric,
-        value=_val(large).value - _val(small).value,
+        value=gap.value,
+        interval=gap,
         threshold=0.0,
         passed=False,
         reason=(
@@ -119,7 +130,9 @@ def _complexity(outcome: Outcome) -> Verdict:
     )
 
 
-def _bloated(members: Sequence[MemberRecord]) -> list[tuple[MemberRecord, MemberRecord]]:
+def _large_and_small(
+    members: Sequence[MemberRecord],
+) -> list[tuple[MemberRecord, MemberRecord]]:
     scored = [member for member in members if member.score is not None]
     return [
         (large, small)
@@ -128,8 +141,6 @@ def _bloated(members: Sequence[MemberRecord]) -> list[tuple[MemberRecord, Member
         if large.candidate.nodes > BLOATED
         and small.candidate.nodes < large.candidate.nodes
         and large.rung == small.rung
-        and _train(large) < _train(small)
-        and _val(large).low > _val(small).high
     ]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from symbio_core.config import GateSettings
-from symbio_core.monitors import robust_slope
+from symbio_core.monitors import paired_interval, robust_slope
 from symbio_core.records import Change, Generation, Outcome, Verdict
 
 EXHAUSTED = 0.8
@@ -18,6 +20,10 @@ SKIPPED = 0.1
 """Share of steps skipped as spikes that says the learning rate is wrong (0..1)."""
 CLIPPED = 0.9
 """Share of clipped steps that says so; some clipping is normal (0..1)."""
+RISING = 0.05
+"""Gain of diversity that counts as a rise (0..1)."""
+OSCILLATORS = 3
+"""Fewest members, the control among them, whose synchrony means anything."""
 FLAT_GENERATIONS = 2
 """Generations without a find before stasis is called that."""
 
@@ -62,11 +68,14 @@ def _exhaustion(outcome: Outcome) -> Verdict:
 
 
 def _equilibrium(outcome: Outcome, history: Sequence[Generation]) -> Verdict:
-    """Nothing was found for a while, but the population is diverse: patience, with a limit."""
+    """Nothing was found for a while, but the population is diverse: patience, with a limit.
+
+    It fails only so that its response is applied; the limit is the bound of `extra_patience`.
+    """
     recent = [*history, *outcome.generations][-FLAT_GENERATIONS:]
-    applies = bool(outcome.generations) and len(recent) == FLAT_GENERATIONS
     diversity = recent[-1].diversity if recent else 0.0
-    rising = applies and recent[-1].diversity >= recent[0].diversity
+    applies = bool(outcome.generations) and len(recent) == FLAT_GENERATIONS
+    rising = applies and diversity > recent[0].diversity + RISING
     flat = applies and not any(g.found for g in recent)
     failed = flat and (diversity >= DIVERSE or rising)
     if not outcome.generations:
@@ -88,27 +97,21 @@ def _equilibrium(outcome: Outcome, history: Sequence[Generation]) -> Verdict:
 
 def _stagnation(outcome: Outcome, gates: GateSettings) -> Verdict:
     """The members run as one and the loss does not fall: the consensus holds them fast."""
-    generations = [g for g in outcome.generations if g.sync]
-    if not generations:
-        return _verdict(
-            "consensus stagnation",
-            "order parameter r (0..1)",
-            0.0,
-            LOCKED,
-            True,
-            "no fusion in this phase",
+    name, metric = "consensus stagnation", "order parameter r of the members (0..1)"
+    r = _last_sync(outcome.generations)
+    if r is None:
+        reason = "too few members at a time" if outcome.generations else "no search in this phase"
+        return _verdict(name, metric, 0.0, LOCKED, True, reason)
+    locked = r > LOCKED
+    failed = locked and not outcome.generations[-1].found and not _falls(outcome, gates)
+    reason = f"members {'run as one' if locked else 'keep their own pace'} (r = {r:.2f})"
+    if locked:
+        reason += (
+            ", and the loss does not surely fall" if failed else ", and yet something gets better"
         )
-    r = generations[-1].sync[-1]
-    points = outcome.points
-    slope = robust_slope(
-        [p.line_step for p in points], [p.val_nats for p in points], confidence=gates.confidence
-    )
-    failed = r > LOCKED and not slope.below_zero and not generations[-1].found
-    reason = f"members {'run as one' if r > LOCKED else 'keep their own pace'} (r = {r:.2f})"
-    reason += ", and the loss does not surely fall" if failed else ""
     return _verdict(
-        "consensus stagnation",
-        "order parameter r (0..1)",
+        name,
+        metric,
         r,
         LOCKED,
         not failed,
@@ -120,37 +123,66 @@ def _stagnation(outcome: Outcome, gates: GateSettings) -> Verdict:
     )
 
 
+def _last_sync(generations: Sequence[Generation]) -> float | None:
+    """Return r after the last rung that had oscillators enough: two may agree by chance."""
+    if not generations:
+        return None
+    last = generations[-1]
+    oscillators = [
+        1 + sum(member.rung >= rung for member in last.members) for rung in range(len(last.sync))
+    ]
+    told = [r for r, n in zip(last.sync, oscillators, strict=True) if n >= OSCILLATORS]
+    return told[-1] if told else None
+
+
+def _falls(outcome: Outcome, gates: GateSettings) -> bool:
+    """Whether the line's validation loss surely fell, by its slope or batch by batch."""
+    points = outcome.points
+    slope = robust_slope(
+        [p.line_step for p in points], [p.val_nats for p in points], confidence=gates.confidence
+    )
+    start, end = np.array(outcome.start.val_nats), np.array(outcome.end.val_nats)
+    if start.shape != end.shape or start.size < 2:
+        return slope.below_zero
+    change = paired_interval(end, start, confidence=gates.confidence)
+    return slope.below_zero or change.below_zero
+
+
 def _mismatch(outcome: Outcome) -> Verdict:
     """Spikes, endless clipping, or a probe that another learning rate wins."""
     skipped = outcome.skipped / max(1, outcome.line_steps)
     clipped = outcome.clipped / max(1, outcome.line_steps)
-    faster = slower = False
-    if outcome.lr_probe is not None:
-        half, same, double = outcome.lr_probe
-        slower = half < same - outcome.lr_probe_ci and half <= double
-        faster = double < same - outcome.lr_probe_ci and double < half
-    spiky = skipped >= SKIPPED or clipped >= CLIPPED
-    if faster and not spiky:
-        reason, change = "a probe at twice the learning rate does better", 1.5
-    elif spiky:
-        reason = f"{skipped:.0%} of the steps were skipped as spikes, {clipped:.0%} clipped"
-        change = 0.5
-    elif slower:
-        reason, change = "a probe at half the learning rate does better", 0.5
-    else:
-        reason, change = f"{skipped:.0%} of the steps were skipped, {clipped:.0%} clipped", 1.0
-    changes = [Change(setting="lr_scale", op="scale", value=change)]
+    gain, factor = _probe_gain(outcome)
+    changes: tuple[Change, ...] = (Change(setting="lr_scale", op="scale", value=0.5),)
+    metric, value, threshold = "share of steps skipped as spikes (0..1)", skipped, SKIPPED
+    spiky = skipped >= SKIPPED or clipped > CLIPPED
     if spiky:
-        changes.append(Change(setting="clip_scale", op="scale", value=0.7))
-    return _verdict(
-        "learning-rate mismatch",
-        "share of steps skipped as spikes (0..1)",
-        skipped,
-        SKIPPED,
-        not (spiky or faster or slower),
-        reason,
-        *changes,
-    )
+        if skipped < SKIPPED:
+            metric, value, threshold = "share of clipped steps (0..1)", clipped, CLIPPED
+        reason = f"{skipped:.0%} of the steps were skipped as spikes, {clipped:.0%} clipped"
+        changes += (Change(setting="clip_scale", op="scale", value=0.7),)
+    elif gain > outcome.lr_probe_ci:
+        metric = "loss that a probe at another learning rate saves (nats a token)"
+        value, threshold = gain, outcome.lr_probe_ci
+        reason = f"a probe at {factor} the learning rate does better by {gain:.4f} nats a token"
+        if factor == "twice":
+            changes = (Change(setting="lr_scale", op="scale", value=1.5),)
+    else:
+        reason = f"{skipped:.0%} of the steps were skipped as spikes, {clipped:.0%} clipped"
+        reason += "" if outcome.lr_probe is None else "; no other learning rate surely does better"
+        changes = ()
+    passed = not changes
+    return _verdict("learning-rate mismatch", metric, value, threshold, passed, reason, *changes)
+
+
+def _probe_gain(outcome: Outcome) -> tuple[float, str]:
+    """Return what the better of the other two rates saves (nats a token), and which it is."""
+    if outcome.lr_probe is None:
+        return 0.0, "half"
+    half, same, double = outcome.lr_probe
+    # A rate that blew up saves nothing; where the present one did, any other saves everything.
+    gains = [(same - other, name) for other, name in ((half, "half"), (double, "twice"))]
+    return max((gain, name) for gain, name in [(0.0, "half"), *gains] if gain == gain)
 
 
 def _verdict(

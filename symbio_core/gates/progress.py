@@ -8,7 +8,7 @@ import numpy as np
 
 from symbio_core.config import GateSettings
 from symbio_core.gates.battery import paired_quality
-from symbio_core.monitors import paired_interval
+from symbio_core.monitors import difference_interval, paired_interval
 from symbio_core.records import Battery, Interval, Outcome, Verdict
 
 
@@ -56,16 +56,23 @@ def _progress(
     said = [f"validation loss {_signed(loss)} nats a token"]
     if quality is not None:
         said.append(f"quality {_signed(quality)}")
-    verdict = "better" if better and not worse else "mixed" if better else "not surely better"
+    passed = better and not worse
+    judged = (
+        "better" if passed else "mixed" if better else "worse" if worse else "not surely better"
+    )
+    metric, shown = "change of validation loss over the phase (nats a token)", loss
+    # The figure shown is the one that decided: quality wherever the loss alone says otherwise.
+    if quality is not None and loss.below_zero != passed:
+        metric, shown = "change of quality over the phase (−1..1)", quality
     return Verdict(
         gate="battery",
         name="progress",
-        metric="change of validation loss over the phase (nats a token)",
-        value=loss.value,
-        interval=loss,
+        metric=metric,
+        value=shown.value,
+        interval=shown,
         threshold=0.0,
-        passed=better and not worse,
-        reason=f"{verdict}: {', '.join(said)}",
+        passed=passed,
+        reason=f"{judged}: {', '.join(said)}",
     )
 
 
@@ -98,17 +105,24 @@ def _regression(
     share = after.quality.value / best_quality.value
     if best_battery is not None:
         change = paired_quality(best_battery, after, seed=seed, confidence=gates.confidence)
-        surely = change.below_zero
     else:
-        surely = after.quality.high < best_quality.low
+        change = difference_interval(after.quality, best_quality)
+    surely = change.below_zero
     failed = share < 1.0 - gates.regression_frac and surely
     doubt = "" if surely or share >= 1.0 - gates.regression_frac else ", within chance"
+    best = best_quality.value
+    interval = Interval(
+        value=share,
+        low=share + (change.low - change.value) / best,
+        high=share + (change.high - change.value) / best,
+        confidence=change.confidence,
+    )
     return Verdict(
         gate="battery",
         name="regression",
         metric="quality over the best so far (0..)",
         value=share,
-        interval=after.quality,
+        interval=interval,
         threshold=1.0 - gates.regression_frac,
         passed=not failed,
         reason=f"quality is {after.quality.value:.2f}, {share:.0%} of the best so far{doubt}",

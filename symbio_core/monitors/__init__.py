@@ -9,12 +9,13 @@ from symbio_core.monitors.entropy import (
     weight_entropy,
 )
 from symbio_core.monitors.information import mutual_information, sliced_information
-from symbio_core.monitors.intervals import paired_interval, t_interval
+from symbio_core.monitors.intervals import difference_interval, paired_interval, t_interval
 from symbio_core.monitors.slopes import robust_slope
 
 __all__ = [
     "Alarm",
     "cusum_alarms",
+    "difference_interval",
     "effective_rank",
     "free_energy",
     "in_control_run_length",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -98,19 +99,20 @@ def cusum_alarms(
 ) -> tuple[Alarm, ...]:
     """Find lasting shifts of a series against its own recent trend.
 
-    Every point is predicted by the line through the points before it, and its error is divided
-    by their robust spread, so a steady fall of the loss is no shift. After an alarm both sums are
-    emptied and a new baseline is learned from the points that follow. Points that are not finite
-    are left out. Costs one pass over ``window`` numbers a point.
+    Every point is predicted by the parabola through the points before it, and its error is divided
+    by their robust spread, so a loss that falls, steeply first and slowly then, is no shift.
+    After an alarm both sums are emptied and a new baseline is learned from the points that follow.
+    Points that are not finite are left out. Costs one pass over ``window`` numbers a point.
 
     Args:
         values: the series, shape (n,), any unit, oldest first.
         side: `upper` watches for rises (gradient norm, clip share, loss), `lower` for falls
             (throughput).
-        run_length: mean number of points to a false alarm on normal noise around a line.
+        run_length: mean number of points to a false alarm on normal noise around a parabola.
         allowance: half of the smallest shift worth finding (standard deviations).
         baseline: points learned from before anything can be told, ≥ 50.
-        window: longest stretch that the line is drawn through (points), ≥ baseline.
+        window: longest stretch that the parabola is drawn through (points), ≥ baseline; a shift
+            is soon part of a short one.
 
     Returns:
         The alarms, oldest first.
@@ -119,9 +121,9 @@ def cusum_alarms(
         ValueError: a baseline under 50 points, a window shorter than it, or values not a series.
 
     Source:
-        Page (1954), Continuous inspection schemes, Biometrika 41; recursive residuals of a line:
-        Brown, Durbin & Evans (1975), JRSS B 37, eq. 2; outliers cut as in Lucas & Crosier (1982),
-        Robust CUSUM, Communications in Statistics 11.
+        Page (1954), Continuous inspection schemes, Biometrika 41; recursive residuals:
+        Brown, Durbin & Evans (1975), JRSS B 37, eq. 2; outliers cut as in Hawkins (1993),
+        Robustification of cumulative sum charts by winsorization, J. Quality Technology 25.
     """
     series = np.asarray(values, dtype=np.float64)
     if series.ndim != 1:
@@ -178,17 +180,26 @@ def _first_alarm(
 
 def _deviation(known: npt.NDArray[np.float64], value: float) -> tuple[float, float]:
     """Return the cut, standardised error of predicting ``value``, and the value so cut."""
-    n = known.size
-    x = np.arange(n) - (n - 1) / 2
-    spread_x = n * (n * n - 1) / 12
-    level, slope = known.mean(), float(x @ known) / spread_x
-    predicted = float(level + slope * (n + 1) / 2)
-    leverage = 1 / n + ((n + 1) / 2) ** 2 / spread_x
-    scale = _scale(known - level - slope * x) * math.sqrt(n / (n - 2) * (1 + leverage))
+    terms, solver, leverage = _parabola(known.size)
+    coefficients = solver @ known
+    fitted = terms @ coefficients
+    predicted = float(fitted[-1])
+    freedom = known.size / (known.size - terms.shape[1])
+    scale = _scale(known - fitted[:-1]) * math.sqrt(freedom * (1.0 + leverage))
     # A series that never moved has no noise; what is left then is the error of its arithmetic.
     scale = max(scale, 1e-9 * abs(predicted), 1e-300)
     deviation = float(np.clip((value - predicted) / scale, -OUTLIER, OUTLIER))
     return deviation, predicted + deviation * scale
+
+
+@lru_cache(maxsize=512)
+def _parabola(n: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
+    """Return the terms at n points and the next, the solver of the n, the next one's leverage."""
+    # A line is not enough: learning curves bend, and a bend ahead of a line looks like a rise.
+    terms = np.vander(np.arange(n + 1) / n, 3, increasing=True)
+    solver = np.asarray(np.linalg.pinv(terms[:-1]), dtype=np.float64)
+    weights = terms[-1] @ solver
+    return terms, solver, float(weights @ weights)
 
 
 def _scale(residuals: npt.NDArray[np.float64]) -> float:

@@ -54,3 +54,33 @@ def paired_interval(
     if mine.shape != other.shape:
         raise ValueError(f"{mine.size} and {other.size} batches do not pair")
     return t_interval(mine - other, confidence=confidence)
+
+
+def difference_interval(first: Interval, second: Interval, *, comparisons: int = 1) -> Interval:
+    """Return how far ``first`` is above ``second``, given one interval of each.
+
+    Their errors are taken as independent; where both were paired to the same control they are
+    not, and the interval is then wider than it need be.
+
+    Args:
+        first: an estimate with its interval, any unit.
+        second: the same of the other, same unit and confidence.
+        comparisons: how many such differences are looked at; the allowed error is shared out
+            among them, and the interval widened (normal quantiles).
+
+    Raises:
+        ValueError: the confidences differ, or comparisons is below 1.
+
+    Source:
+        Dunn (1961), Multiple comparisons among means, JASA 56 (Bonferroni's inequality).
+    """
+    if first.confidence != second.confidence or comparisons < 1:
+        raise ValueError(
+            f"confidences {first.confidence:g} and {second.confidence:g}, {comparisons} "
+            "comparisons: expected the same, and 1 or more"
+        )
+    tail = (1.0 - first.confidence) / 2.0
+    wider = float(stats.norm.isf(tail / comparisons) / stats.norm.isf(tail))
+    half = wider * float(np.hypot(first.high - first.low, second.high - second.low)) / 2.0
+    gap = first.value - second.value
+    return Interval(value=gap, low=gap - half, high=gap + half, confidence=first.confidence)

@@ -86,6 +86,7 @@ class Life:
     events: list[dict[str, Any]] = field(default_factory=list)
     seen: list[CheckpointRef] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
+    spent: int = 0
     wishes: int = 0
     """Times a person wanted one more try."""
 
@@ -124,6 +125,7 @@ class Life:
             choice = luck.choice if self.wishes < PATIENCE else "continue"
             self.wishes += choice == "repeat"
             decision = decide(self.config, self.state, planned, outcome, verdicts, choice)
+        self.spent += outcome.line_steps + confirm
         self.seen += [start, outcome.end, outcome.best]
         self.decisions.append(decision)
         state = advance(self.config, self.state, planned, outcome, luck.quality, decision)
@@ -144,7 +146,7 @@ class Life:
     def check(self, before: RunState, planned: PhasePlan) -> None:
         state, budget = self.state, self.config.budget
         assert planned.steps <= budget.steps - before.steps_spent
-        assert state.steps_spent <= budget.steps
+        assert state.steps_spent == self.spent <= budget.steps
         assert state.attempt <= budget.max_attempts + self.wishes
         assert state.rollbacks <= budget.max_rollbacks + self.wishes
         assert 0 < state.lr_scale <= 1.0

@@ -52,11 +52,8 @@ def test_no_deployment_shares_a_run_id_and_the_schedule_waits_to_be_switched_on(
     assert [s["active"] for d in DEPLOYMENTS for s in d.get("schedules", [])] == [False]
 
 
-def test_whole_runs_queue_one_behind_the_other() -> None:
-    for deployment in DEPLOYMENTS:
-        if deployment["entrypoint"] == "flows.autonomous.symbio":
-            expected = {"limit": 1, "collision_strategy": "ENQUEUE"}
-            assert deployment["concurrency_limit"] == expected
+def test_no_deployment_has_a_limit_that_ends_its_run_when_the_server_restarts() -> None:
+    assert all("concurrency_limit" not in deployment for deployment in DEPLOYMENTS)
 
 
 @pytest.mark.parametrize(

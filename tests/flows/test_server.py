@@ -96,10 +96,6 @@ def ended(run: dict[str, Any]) -> bool:
     return run["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
-def named(id_: str) -> dict[str, Any]:
-    return {"id": {"any_": [id_]}}
-
-
 def test_a_bad_setting_is_refused_before_a_run_exists(up: Up) -> None:
     for config in ({"seed": -1}, {"sed": 1}, {"optimiser": {"name": "sgd"}}):
         done = up.prefect("deployment", "run", "symbio/smoke", "-p", f"config={json.dumps(config)}")
@@ -108,38 +104,42 @@ def test_a_bad_setting_is_refused_before_a_run_exists(up: Up) -> None:
     assert up.runs() == []
 
 
-def test_a_run_by_hand_and_then_one_on_schedule_from_its_result(up: Up) -> None:
-    words = ("deployment", "run", "symbio/autonomous", "-p", f"config={up.config()}")
-    done = up.prefect(*words, "-p", "run_id=by-hand")
-    assert done.returncode == 0, done.stdout + done.stderr
-    parents = {"parent_task_run_id": {"is_null_": True}}
-    by_hand = until(lambda: [run for run in up.runs(**parents) if ended(run)])[0]
-    assert (by_hand["state_type"], by_hand["name"]) == ("COMPLETED", "by-hand")
-    assert (up.storage / "runs/by-hand/report/final-report.json").exists()
+def test_two_runs_by_hand_take_turns(up: Up) -> None:
+    for name in ("by-hand", "behind"):
+        config = ("-p", f"config={up.config()}", "-p", f"run_id={name}")
+        done = up.prefect("deployment", "run", "symbio/autonomous", *config)
+        assert done.returncode == 0, done.stdout + done.stderr
+    whole = {"parent_task_run_id": {"is_null_": True}}
+    runs = until(lambda: [run for run in up.runs(**whole) if ended(run)][1:] and up.runs(**whole))
+    assert [run["state_type"] for run in runs] == ["COMPLETED", "COMPLETED"], runs
+    assert {run["name"] for run in runs} == {"by-hand", "behind"}
+    first, second = sorted(runs, key=lambda run: str(run["start_time"]))
+    assert first["end_time"] < second["start_time"]
+    for run in runs:
+        assert (up.storage / "runs" / run["name"] / "report/final-report.json").exists()
 
+
+def test_a_schedule_switched_on_starts_a_run_from_the_newest(up: Up) -> None:
     nightly = up.api.get("/deployments/name/symbio/nightly").raise_for_status().json()
     assert [schedule["active"] for schedule in nightly["schedules"]] == [False]
     schedule = {
-        "schedule": {"interval": 3600, "anchor_date": _seconds_from_now(20)},
+        "schedule": {"interval": 45},
         "active": True,
         "parameters": {"config": json.loads(up.config(start_from="latest"))},
     }
-    up.api.post(f"/deployments/{nightly['id']}/schedules", json=[schedule]).raise_for_status()
-    scheduled = until(lambda: up.runs(deployment_id={"any_": [nightly["id"]]}))
+    schedules = f"/deployments/{nightly['id']}/schedules"
+    [made] = up.api.post(schedules, json=[schedule]).raise_for_status().json()
+    mine = {"deployment_id": {"any_": [nightly["id"]]}}
+    scheduled = until(lambda: up.runs(**mine))
     assert all(run["auto_scheduled"] for run in scheduled)
-    first = until(
-        lambda: [run for run in up.runs(deployment_id={"any_": [nightly["id"]]}) if ended(run)]
-    )[0]
+    first = until(lambda: [run for run in up.runs(**mine) if ended(run)])[0]
+    up.api.delete(f"{schedules}/{made['id']}").raise_for_status()
     assert first["state_type"] == "COMPLETED", first["state"]["message"]
     config = json.loads((up.storage / "runs" / first["name"] / "config.json").read_text())
-    assert config["start_from"] == "by-hand"
+    assert config["start_from"] in {"by-hand", "behind"}
 
 
 def test_the_servers_log_holds_no_error(up: Up) -> None:
     log = (up.home / "server.log").read_text(encoding="utf-8")
     assert "ERROR" not in log, log
     assert "Traceback" not in log, log
-
-
-def _seconds_from_now(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))

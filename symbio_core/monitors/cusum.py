@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
@@ -21,7 +20,7 @@ MIN_BASELINE = 50
 OVERSHOOT = 1.166
 """Twice the mean overshoot of a normal random walk over a boundary: Siegmund's correction."""
 OUTLIER = 4.0
-"""A point further off than this counts as this (robust standard deviations)."""
+"""A point further off counts as this far, and is not learned from (robust standard deviations)."""
 MAD_TO_SD = 1.4826
 """Standard deviation of a normal law over its median absolute deviation."""
 MEAN_DEVIATION_TO_SD = 1.2533
@@ -108,7 +107,9 @@ def cusum_alarms(
         values: the series, shape (n,), any unit, oldest first.
         side: `upper` watches for rises (gradient norm, clip share, loss), `lower` for falls
             (throughput).
-        run_length: mean number of points to a false alarm on normal noise around a parabola.
+        run_length: mean number of points to a false alarm on normal noise around a parabola;
+            measured 5% to 15% under it at 500, and a third of 10 000 in the first hundred points
+            after a baseline of 50, where the spread is not well known yet.
         allowance: half of the smallest shift worth finding (standard deviations).
         baseline: points learned from before anything can be told, ≥ 50.
         window: longest stretch that the parabola is drawn through (points), ≥ baseline; a shift
@@ -133,31 +134,32 @@ def cusum_alarms(
     if window < baseline:
         raise ValueError(f"window {window} is shorter than baseline {baseline}")
     threshold = threshold_for(run_length, allowance=allowance, two_sided=side == "both")
-    signs = {"upper": (1.0,), "lower": (-1.0,), "both": (1.0, -1.0)}[side]
     finite = np.flatnonzero(np.isfinite(series))
     alarms: list[Alarm] = []
     first = 0
     while first + baseline < finite.size:
         places = finite[first:]
-        alarm = _first_alarm(series[places], signs, threshold, allowance, baseline, window)
+        alarm = _first_alarm(series[places], threshold, allowance, baseline, window)
         if alarm is None:
             break
         first += alarm.index + 1
-        shifted = {"index": int(places[alarm.index]), "start": int(places[alarm.start])}
-        alarms.append(alarm.model_copy(update=shifted))
+        # A shift to the side that is not watched is learned anew in silence: its level would
+        # bend the trend, and the way back would look like a shift to the watched side.
+        if side in ("both", alarm.side):
+            shifted = {"index": int(places[alarm.index]), "start": int(places[alarm.start])}
+            alarms.append(alarm.model_copy(update=shifted))
     return tuple(alarms)
 
 
 def _first_alarm(
     values: npt.NDArray[np.float64],
-    signs: Iterable[float],
     threshold: float,
     allowance: float,
     baseline: int,
     window: int,
 ) -> Alarm | None:
-    sums = dict.fromkeys(signs, 0.0)
-    starts = dict.fromkeys(signs, baseline)
+    sums = {1.0: 0.0, -1.0: 0.0}
+    starts = dict.fromkeys(sums, baseline)
     known = deque(_without_outliers(values[:baseline]), maxlen=window)
     deviations = np.zeros(values.size)
     for index in range(baseline, values.size):
@@ -179,7 +181,7 @@ def _first_alarm(
 
 
 def _deviation(known: npt.NDArray[np.float64], value: float) -> tuple[float, float]:
-    """Return the cut, standardised error of predicting ``value``, and the value so cut."""
+    """Return the cut, standardised error of predicting ``value``, and what to learn from it."""
     terms, solver, leverage = _parabola(known.size)
     coefficients = solver @ known
     fitted = terms @ coefficients
@@ -188,8 +190,10 @@ def _deviation(known: npt.NDArray[np.float64], value: float) -> tuple[float, flo
     scale = _scale(known - fitted[:-1]) * math.sqrt(freedom * (1.0 + leverage))
     # A series that never moved has no noise; what is left then is the error of its arithmetic.
     scale = max(scale, 1e-9 * abs(predicted), 1e-300)
-    deviation = float(np.clip((value - predicted) / scale, -OUTLIER, OUTLIER))
-    return deviation, predicted + deviation * scale
+    deviation = (value - predicted) / scale
+    # An outlier teaches nothing: were it learned, even cut, the points after it would look shifted.
+    learned = value if abs(deviation) < OUTLIER else predicted
+    return float(np.clip(deviation, -OUTLIER, OUTLIER)), learned
 
 
 @lru_cache(maxsize=512)
@@ -214,5 +218,5 @@ def _without_outliers(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
     x = np.arange(values.size)
     line = stats.theilslopes(values, x)
     fitted = line.intercept + line.slope * x
-    reach = OUTLIER * _scale(values - fitted)
-    return np.clip(values, fitted - reach, fitted + reach)
+    off = values - fitted
+    return np.asarray(np.where(np.abs(off) <= OUTLIER * _scale(off), values, fitted))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-POINTS_A_CELL = 5
+POINTS_A_CELL = 20
 """Samples that a cell of the joint histogram should hold, on average, at the default bins."""
 
 
@@ -21,7 +21,7 @@ def mutual_information(x: npt.ArrayLike, y: npt.ArrayLike, *, bins: int | None =
     Args:
         x: shape (n,), finite.
         y: shape (n,), finite, paired with x.
-        bins: bins a signal, ≥ 2; None takes about five samples a cell.
+        bins: bins a signal, ≥ 2; None takes about twenty samples a cell.
 
     Returns:
         0 (nothing) and up; at most ln(bins).
@@ -64,7 +64,7 @@ def sliced_information(
         y: for example its outputs for the same n tokens, shape (n, d_y), finite.
         rng: draws the directions.
         slices: pairs of directions, ≥ 1.
-        bins: bins a shadow; None takes about five samples a cell.
+        bins: bins a shadow; None takes about twenty samples a cell.
 
     Raises:
         ValueError: signals that do not pair, or no slices.

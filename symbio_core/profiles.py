@@ -37,13 +37,12 @@ def demo() -> RunConfig:
         model={"n_layer": 4, "n_head": 4, "n_embd": 128, "context": 64},
         optimiser={"batch_size": 8},
         phases={
-            "primordial": {"population": 6, "rung_steps": 20},
-            "cambrian": {"population": 8, "rung_steps": 20},
-            "oxidation": {"population": 4, "rung_steps": 20},
+            "primordial": {"population": 5, "rung_steps": 15},
+            "cambrian": {"population": 8, "rung_steps": 15},
+            "oxidation": {"population": 4, "rung_steps": 18},
         },
-        confirm={"steps_frac": 0.12},
         gates={"eval_every": 150},
-        budget={"steps": 6000, "max_seconds": 300.0},
+        budget={"steps": 4500, "max_seconds": 270.0},
         compute={"threads": 1},
     )
 

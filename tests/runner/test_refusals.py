@@ -38,7 +38,7 @@ def test_a_corpus_that_is_not_there(tiny_config: RunConfig) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "empty"), (b"abc \xff\xfe def" * 9000, "UTF-8"), (b"only a few words", "tokens")],
+    [(b"", "empty"), (b"abc \xff\xfe def" * 9000, "UTF-8"), (b"only a few words", "Add text")],
 )
 def test_a_corpus_that_will_not_do(
     tiny_config: RunConfig, tmp_path: Path, content: bytes, words: str

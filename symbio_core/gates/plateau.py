@@ -180,9 +180,8 @@ def _probe_gain(outcome: Outcome) -> tuple[float, str]:
     if outcome.lr_probe is None:
         return 0.0, "half"
     half, same, double = outcome.lr_probe
-    # A rate that blew up saves nothing; where the present one did, any other saves everything.
-    gains = [(same - other, name) for other, name in ((half, "half"), (double, "twice"))]
-    return max((gain, name) for gain, name in [(0.0, "half"), *gains] if gain == gain)
+    # Nothing comes first, so that a difference that is no number never exceeds it.
+    return max((0.0, "half"), (same - half, "half"), (same - double, "twice"))
 
 
 def _verdict(

@@ -32,6 +32,14 @@ def test_synchrony_alone_is_no_plateau_while_the_loss_falls() -> None:
         assert STAGNATION not in failed(outcome)
 
 
+def test_a_fall_seen_batch_by_batch_counts_where_points_are_few() -> None:
+    rng = generator(0, "few")
+    locked = generation(rng, sync=LOCKED, found=False)
+    val = np.array([3.0, 2.9])
+    assert STAGNATION not in failed(course(rng, val, val, generations=(locked,)))
+    assert STAGNATION in failed(course(rng, val[::-1], val, generations=(locked,)))
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_space_of_known_functions_is_exhausted_and_nothing_else(seed: int) -> None:
     rng = generator(seed, "exhausted")
@@ -65,6 +73,13 @@ def test_rising_diversity_is_equilibrium_too_and_falls_under_collapse_as_well() 
     still = [generation(rng, found=False, diversity=d) for d in (0.1, 0.25)]
     found = failed(healthy(rng, generations=tuple(still)))
     assert found == {EQUILIBRIUM, "population collapse"}
+
+
+@pytest.mark.parametrize("diversities", [(0.1, 0.1), (0.1, 0.12), (0.4, 0.1)])
+def test_a_collapsed_population_is_not_waited_for(diversities: tuple[float, float]) -> None:
+    rng = generator(0, "collapsed")
+    still = [generation(rng, found=False, diversity=d) for d in diversities]
+    assert failed(healthy(rng, generations=tuple(still))) == {"population collapse"}
 
 
 def test_the_generations_of_earlier_attempts_count_towards_stasis() -> None:

@@ -279,6 +279,8 @@ def _live(config: RunConfig, run_id: str | None, *, plain: bool, root: str | Non
     name = run_id or runner.new_name(config)
     where = root or config.storage.root
     out.print(f"run {name}  (profile {config.profile}, seed {config.seed})", markup=False)
+    if run_id in runner.names(where):
+        out.print("it exists: going on where it stands, under its own settings")
     clear_stop()
     previous = signal.signal(signal.SIGINT, _stop_softly)
     signal.signal(signal.SIGTERM, _stop_softly)

@@ -229,8 +229,6 @@ class SearchSettings(Settings):
     """What a node costs in ranking, in spreads of the generation's scores."""
     eval_batches: int = Field(12, ge=4, le=512)
     """Fixed validation batches of a paired comparison."""
-    gated_baseline: bool = True
-    """With a gated FFN, let SwiGLU stand among the fixed contenders."""
 
 
 class ConfirmSettings(Settings):

@@ -38,7 +38,7 @@ async def show_report(root: str, run_id: str, report: FinalReport) -> None:
         f"# {run_id}\n\n**{report.verdict}**\n\n"
         f"- report: `{folder}/report/report.html`\n"
         f"- figures: `{folder}/report/final-report.json`\n"
-        f"- model: `{folder}/model/`, talk to it by `symbio chat {run_id}`\n"
+        f"- model: `{folder}/model/`, talk to it by `symbio sample {run_id}`\n"
     )
     await acreate_markdown_artifact(text, key="final-report", description=run_id)
 

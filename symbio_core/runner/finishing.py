@@ -11,6 +11,7 @@ import torch
 from safetensors.numpy import save
 
 from symbio_core import __version__, report
+from symbio_core.errors import UnknownRun
 from symbio_core.model import GPT
 from symbio_core.records import CheckpointRef, Environment
 from symbio_core.runner.exported import CONFIG, TOKENIZER, WEIGHTS
@@ -31,6 +32,11 @@ def ship(run: Run) -> CheckpointRef:
     """Return the checkpoint to give away: the lowest validation loss among those still known."""
     state = run.state
     known = [*state.known.values(), *state.dormant, *([state.best] if state.best else [])]
+    if not known:
+        raise UnknownRun(
+            f"run '{run.run_id}' has not finished its first phase, so there is nothing to report "
+            f"yet; go on with it by `symbio resume {run.run_id}`"
+        )
     return min(known, key=lambda ref: (ref.val_bpb != ref.val_bpb, ref.val_bpb))
 
 

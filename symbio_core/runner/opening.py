@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 
 from symbio_core import lifecycle
 from symbio_core.config import RunConfig, changed, checked
 from symbio_core.errors import ConfigError, UnknownRun
-from symbio_core.runner.run import TOKENIZER, Run, cache_of
-from symbio_core.runner.workbench import Workbench
+from symbio_core.runner.run import Run
 from symbio_core.storage import ObjectStore, RunStore, list_runs, open_store
 
 BYTES_A_PARAMETER = 16
@@ -20,15 +18,6 @@ CHECKPOINTS_HELD = 16
 """Checkpoints that a run may hold at once: ends, bests, dormant ones, the last step."""
 AIR_BYTES = 50_000_000
 """Reports, metrics, token files and some air."""
-
-
-@dataclass(frozen=True, slots=True)
-class Donor:
-    """The finished run that a new one starts from."""
-
-    run_id: str
-    checkpoint: str
-    tokenizer_json: str
 
 
 def begin(config: RunConfig, run_id: str) -> Run:
@@ -59,15 +48,13 @@ def open_run(config: RunConfig, run_id: str | None = None) -> Run:
             f"run '{name}' exists already in {config.storage.root}; go on with it by "
             f"`symbio resume {name}`, or choose another name"
         )
-    donor = find_donor(store, config)
-    config = changed(config, {"start_from": donor.run_id if donor else None})
-    bench = Workbench(config, cache_of(config), donor.tokenizer_json if donor else None)
+    config = changed(config, {"start_from": find_donor(store, config)})
     run_store = RunStore(store, name)
-    run_store.create(config.model_dump(mode="json"))
-    run_store.write_file(TOKENIZER, bench.data.tokenizer.to_json().encode())
     run = Run(name, config, run_store)
-    run.bench = bench
-    run.open(donor.checkpoint if donor else None)
+    # Made before anything is written: it refuses a corpus or a device that will not do.
+    run.bench = run.new_bench()
+    run_store.create(config.model_dump(mode="json"))
+    run.open()
     return run
 
 
@@ -84,7 +71,9 @@ def reopen(root: str, run_id: str) -> Run:
         there = f"there are: {', '.join(near)}" if near else "there are none yet"
         raise UnknownRun(f"no run '{run_id}' in {root}; {there}; `symbio runs` lists them")
     run_store = RunStore(store, run_id)
-    return Run(run_id, checked(RunConfig, run_store.read_config()), run_store)
+    config = checked(RunConfig, run_store.read_config())
+    # The folder may have moved since; what is in it is the run.
+    return Run(run_id, changed(config, {"storage.root": root}), run_store)
 
 
 def names(root: str) -> list[str]:
@@ -110,8 +99,8 @@ def new_name(config: RunConfig) -> str:
     return f"{config.profile}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def find_donor(store: ObjectStore, config: RunConfig) -> Donor | None:
-    """Return the run that ``start_from`` names, checked to fit; None to start afresh.
+def find_donor(store: ObjectStore, config: RunConfig) -> str | None:
+    """Return the name of the run that ``start_from`` means, checked to fit; None starts afresh.
 
     `latest` with no finished run yet starts afresh: the first run of a schedule has no elder.
 
@@ -136,8 +125,7 @@ def find_donor(store: ObjectStore, config: RunConfig) -> Donor | None:
             f"run '{elder.run_id}' trained another shape of model; give the same model settings, "
             "or start without start_from"
         )
-    text = elder.store.read_file(TOKENIZER).decode()
-    return Donor(elder.run_id, elder.state.best.id, text)
+    return elder.run_id
 
 
 def predicted_bytes(config: RunConfig) -> int:

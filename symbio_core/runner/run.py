@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from symbio_core import gates, lifecycle
-from symbio_core.config import PHASES, RunConfig
+from symbio_core.config import PHASES, RunConfig, checked
 from symbio_core.errors import Overtime
 from symbio_core.records import (
     Attempt,
@@ -83,8 +83,17 @@ class Run:
     @cached_property
     def bench(self) -> Workbench:
         """The tools of measuring; opened when the first move needs them."""
-        donor = self.config.start_from
-        text = self.store.read_file(TOKENIZER).decode() if donor else None
+        return self.new_bench()
+
+    def new_bench(self) -> Workbench:
+        """Open the tools of measuring; a run that starts from another keeps its tokenizer.
+
+        Raises:
+            CorpusError: the corpus will not do.
+            NoDevice: CUDA was asked for and is missing.
+        """
+        elder = self._elder
+        text = elder.store.read_file(TOKENIZER).decode() if elder else None
         return Workbench(self.config, cache_of(self.config), text)
 
     @cached_property
@@ -103,26 +112,35 @@ class Run:
         return str(self._events[-1]["at"]) if self._events else ""
 
     @property
+    def is_open(self) -> bool:
+        """Whether the checkpoint that the first phase starts from is written."""
+        return any(event["event"] == "started" for event in self._events)
+
+    @property
     def is_finished(self) -> bool:
         """Whether the report of the whole run is written."""
         return any(event["event"] == "finished" for event in self._events)
 
     # --- the moves
 
-    def open(self, donor_checkpoint: str | None) -> None:
+    def open(self) -> None:
         """Write the journal's first lines and the checkpoint that the first phase starts from."""
-        self._note("opened", config=self.config)
-        search = initial_state()
-        if donor_checkpoint is None:
+        if not self._events:
+            self._note("opened", config=self.config)
+        self.store.write_file(TOKENIZER, self.bench.data.tokenizer.to_json().encode())
+        elder = self._elder
+        if elder is None:
             member = self.bench.fresh_member(FIRST_FUNCTION, "line")
         else:
-            assert self.config.start_from is not None
-            elder = Vault(self.store.sibling(self.config.start_from), self.bench)
-            member, search = elder.load(donor_checkpoint).member, initial_state()
-        self._note("started", checkpoint=self.vault.save_start(member, search))
+            assert elder.state.best is not None, "an elder without a model is refused before"
+            member = Vault(elder.store, self.bench).load(elder.state.best.id).member
+        start = self.vault.save_start(member, initial_state(member.formula))
+        self._note("started", checkpoint=start)
 
     def plan_next(self) -> PhasePlan | None:
         """Return what to run next, or None when the run is over."""
+        if not self.is_open:
+            self.open()  # the process that began it ended between its first two writes
         pending = self._folded.pending
         if pending is not None:
             return pending.plan
@@ -256,6 +274,14 @@ class Run:
         steps = sum(a.outcome.steps for a in self.attempts)
         seconds = sum(a.outcome.seconds for a in self.attempts)
         return plan.steps * seconds / steps if steps else None
+
+    @cached_property
+    def _elder(self) -> Run | None:
+        if self.config.start_from is None:
+            return None
+        store = self.store.sibling(self.config.start_from)
+        config = checked(RunConfig, store.read_config())
+        return Run(self.config.start_from, config, store)
 
     @property
     def _first(self) -> CheckpointRef:

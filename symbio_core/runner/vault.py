@@ -78,8 +78,8 @@ class Vault:
 
     def load_step(self, plan: PhasePlan) -> Snapshot | None:
         """Return the newest whole step checkpoint of an attempt, or None."""
-        manifest = self.checkpoints.newest_whole().manifest
-        if manifest is None or manifest.kind != "step":
+        manifest = self.checkpoints.newest_whole("step").manifest
+        if manifest is None:
             return None
         meta = manifest.meta
         if (meta["phase"], meta["attempt"]) != (plan.phase, plan.attempt):

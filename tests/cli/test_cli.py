@@ -153,6 +153,7 @@ def test_an_interrupted_run_ends_with_130_and_can_be_resumed(
 
 def test_settings_can_come_from_a_file(tiny_corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("[budget]\nsteps = 3\n", encoding="utf-8")
-    done = symbio("run", *SMALL, "--corpus", str(tiny_corpus), "--config", "mine.toml", where=tmp_path)
+    options = ["--corpus", str(tiny_corpus), "--config", "mine.toml"]
+    done = symbio("run", *SMALL, *options, where=tmp_path)
     assert done.returncode == 2
     assert "3 steps" in done.stderr

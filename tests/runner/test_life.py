@@ -13,7 +13,7 @@ import pytest
 
 from symbio_core import lifecycle, runner
 from symbio_core.config import PHASES, RunConfig, changed
-from symbio_core.errors import ConfigError, Interrupted
+from symbio_core.errors import ConfigError, Interrupted, UnknownRun
 from symbio_core.progress import Progress, clear_stop, request_stop, subscribe
 from symbio_core.report import FinalReport, json_schema
 from symbio_core.runner import Run
@@ -248,3 +248,34 @@ def test_a_learning_rate_out_of_all_bounds_is_called_divergence(tiny_config: Run
     assert (decision.kind, decision.rule) == ("repeat", "diverged")
     assert decision.start == first.start.id
     assert run.state.lr_scale == 0.5
+
+
+def test_a_run_that_died_between_its_first_two_writes_goes_on(
+    lived: tuple[Run, FinalReport], tiny_corpus: Path, tmp_path: Path
+) -> None:
+    config = tiny(tiny_corpus, tmp_path)
+    run = runner.open_run(config, "newborn")
+    started = tmp_path / "runs" / "newborn" / "journal" / "00000001.jsonl"
+    assert '"started"' in started.read_text()
+    started.unlink()
+    again = runner.reopen(config.storage.root, "newborn")
+    assert not again.is_open
+    assert again.plan_next() is not None
+    assert again.is_open
+    assert run.run_id == again.run_id
+
+
+def test_a_storage_folder_can_be_moved(tiny_config: RunConfig, tmp_path: Path) -> None:
+    runner.open_run(tiny_config, "moved")
+    Path(tiny_config.storage.root).rename(tmp_path / "elsewhere")
+    run = runner.reopen(str(tmp_path / "elsewhere"), "moved")
+    plan = run.plan_next()
+    assert plan is not None
+    run.train(plan)
+    assert not Path(tiny_config.storage.root).exists()
+
+
+def test_a_report_before_the_first_phase_is_refused_in_one_line(tiny_config: RunConfig) -> None:
+    run = runner.open_run(tiny_config, "young")
+    with pytest.raises(UnknownRun, match="symbio resume young"):
+        run.report()

@@ -1,4 +1,4 @@
-"""Section 12 of the design: each bad input is refused at once, by one line that a person can use."""
+"""Each bad input is refused at once, by one line that a person can use."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from symbio_core.config import PHASES, changed
@@ -30,7 +32,7 @@ def test_phases_tile_the_run() -> None:
     edges = [bounds[name] for name in PHASES]
     assert edges[0][0] == 0.0
     assert edges[-1][1] == pytest.approx(1.0)
-    assert all(a[1] == b[0] for a, b in zip(edges, edges[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(edges))
 
 
 def test_warmup_climbs_to_one() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from symbio_core.benches import efficacy, orchestration
+from symbio_core.benches import efficacy, orchestration, steps
 from symbio_core.config import RunConfig
 from symbio_core.errors import ConfigError
 
@@ -36,6 +36,7 @@ BENCHES = {
         "symbio against GELU, SiLU and ReLU² at equal steps and equal seconds", efficacy.measure
     ),
     "orchestration": Bench("Prefect's share of a run's wall time", orchestration.measure),
+    "steps": Bench("what a training step costs, by optimiser and function", steps.measure),
 }
 
 

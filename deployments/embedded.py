@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, cast
 
+from deployments.server import start
 from deployments.surroundings import running_server, settle
 
 if TYPE_CHECKING:
@@ -16,28 +17,36 @@ QUIET = {
     # The command line shows progress and errors in its own words; Prefect keeps the logs.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
 
 
 def run_embedded(config: RunConfig, run_id: str | None) -> FinalReport:
     """Run the flow `symbio` in this process and return its report.
 
-    Costs 6 to 12 s for the start of Prefect's embedded server, and nothing where one runs.
+    Costs about 5 s for the start of Prefect's embedded server, twice that the first time, and
+    nothing where a server runs.
 
     Raises:
         SymbioError: as the plain run does.
     """
     home = settle()
-    if "PREFECT_API_URL" not in os.environ:
-        api_url = running_server(home)
-        if api_url is not None:
-            os.environ["PREFECT_API_URL"] = api_url
-        else:
-            os.environ.setdefault("PREFECT_PROFILE", "ephemeral")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("PREFECT_PROFILE", "ephemeral")
+    api_url = os.environ.get("PREFECT_API_URL") or running_server(home)
+    if api_url is not None:
+        return _run_at(api_url, config, run_id)
+    server = start(home)
+    # While it starts, what takes long to import is imported.
+    import flows.autonomous  # noqa: F401
+
+    return _run_at(server.wait(), config, run_id)
+
+
+def _run_at(api_url: str, config: RunConfig, run_id: str | None) -> FinalReport:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.autonomous import symbio
 
-    return cast("FinalReport", asyncio.run(symbio(config, run_id)))
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        return cast("FinalReport", asyncio.run(symbio(config, run_id)))

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from symbio_core.config import GateSettings
 from symbio_core.monitors import difference_interval, paired_interval, robust_slope
-from symbio_core.records import Change, Generation, Interval, MemberRecord, Outcome, Verdict
+from symbio_core.records import (
+    Change,
+    EvalPoint,
+    Generation,
+    Interval,
+    MemberRecord,
+    Outcome,
+    Verdict,
+)
 
 POINTS_NEEDED = 4
 """Evaluations below which no trend is read."""
+TREND_CONFIDENCE = 0.99
+"""Of both slopes: the lowest point is picked by looking, which makes chance look like a turn."""
+TRAINING_NOISE_NATS = 0.012
+"""Difference that repeating the training makes between equal functions, at most (nats a token)."""
 COLLAPSED = 0.3
 """Functional diversity below this is a collapse (0..1)."""
 BLOATED = 6
@@ -32,17 +45,22 @@ def judge_overfitting(
 
 
 def _divergence(outcome: Outcome, gates: GateSettings) -> Verdict:
-    """Level 0: validation rises while train falls, and by more than chance."""
-    points = outcome.points
+    """Level 0: from the lowest point on validation rises while train falls, beyond chance."""
+    # Read from the turn on: over a whole phase an earlier fall would hide the rise.
+    points = _from_the_lowest(outcome.points)
     steps = [point.line_step for point in points]
-    val = robust_slope(steps, [p.val_nats for p in points], confidence=gates.confidence)
-    train = robust_slope(steps, [p.train_nats for p in points], confidence=gates.confidence)
+    confidence = max(gates.confidence, TREND_CONFIDENCE)
+    val = robust_slope(steps, [p.val_nats for p in points], confidence=confidence)
+    train = robust_slope(steps, [p.train_nats for p in points], confidence=confidence)
     rise = _rise(outcome, gates)
     enough = len(points) >= POINTS_NEEDED
     opens = val.above_zero and train.below_zero
     failed = enough and opens and rise is not None and rise.above_zero
     if not enough:
-        reason = f"too few evaluations to read a trend ({len(points)} of {POINTS_NEEDED})"
+        reason = (
+            f"{len(points)} evaluations since the lowest validation loss; a trend takes "
+            f"{POINTS_NEEDED}"
+        )
     elif failed and rise is not None:
         reason = (
             "validation loss rises while training loss falls: the model learns by heart "
@@ -61,6 +79,13 @@ def _divergence(outcome: Outcome, gates: GateSettings) -> Verdict:
         reason=reason,
         changes=(Change(setting="lr_scale", op="scale", value=0.7),),
     )
+
+
+def _from_the_lowest(points: Sequence[EvalPoint]) -> Sequence[EvalPoint]:
+    if not points:
+        return points
+    losses = [point.val_nats if math.isfinite(point.val_nats) else math.inf for point in points]
+    return points[losses.index(min(losses)) :]
 
 
 def _rise(outcome: Outcome, gates: GateSettings) -> Interval | None:
@@ -105,7 +130,7 @@ def _complexity(outcome: Outcome) -> Verdict:
     found = [
         (gap, large, small)
         for gap, (large, small) in zip(gaps, pairs, strict=True)
-        if gap.above_zero and _train(large) < _train(small)
+        if gap.low > TRAINING_NOISE_NATS and _train(large) < _train(small)
     ]
     if not found:
         searched = "" if not outcome.generations else "no large tree buys train with validation"

@@ -36,11 +36,18 @@ def test_learning_by_heart_is_divergence_and_nothing_else(seed: int) -> None:
     assert failed(outcome) == {NAMES[0]}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rise_after_a_fall_within_one_phase_is_divergence(seed: int) -> None:
+    rng, t = generator(seed, "turn"), np.arange(10)
+    val = 3.5 - 0.06 * np.minimum(t, 4) + 0.03 * np.maximum(t - 4, 0)
+    assert not verdicts(course(rng, val, 3.4 - 0.05 * t))[NAMES[0]].passed
+
+
 def test_three_points_are_too_few_to_speak_of_divergence() -> None:
     rng, t = generator(0, "few"), np.arange(3)
     verdict = verdicts(course(rng, 3.0 + 0.1 * t, 3.0 - 0.1 * t))[NAMES[0]]
     assert verdict.passed
-    assert "too few" in verdict.reason
+    assert "a trend takes" in verdict.reason
 
 
 def test_validation_that_rises_with_train_is_no_overfitting() -> None:

@@ -152,6 +152,7 @@ def test_a_wrong_learning_rate_is_a_mismatch_and_nothing_else(
         {"skipped": 79},
         {"clipped": 700},
         {"lr_probe": (2.995, 3.0, 2.995), "lr_probe_ci": 0.01},
+        {"lr_probe": (2.986, 3.0, 3.01), "lr_probe_ci": 0.003},
         {"lr_probe": (np.inf, 3.0, np.nan), "lr_probe_ci": 0.01},
         {"lr_probe": (3.1, np.nan, 3.1), "lr_probe_ci": 0.01},
     ],

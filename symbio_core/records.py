@@ -272,6 +272,10 @@ class Verdict(Record):
     """The suggested response."""
 
 
+SURE_BELOW = 0.05
+"""A corrected p-value below this counts as sure."""
+
+
 class Contender(Record):
     """One function of the final."""
 

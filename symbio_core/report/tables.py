@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from symbio_core.config import PhaseTable
-from symbio_core.records import Confirmation, Interval
+from symbio_core.records import SURE_BELOW, Confirmation, Effect, Interval
 from symbio_core.report.cells import NONE, count, duration, fixed, ranged, table, where
 from symbio_core.report.plots import own_name
 from symbio_core.report.schema import AttemptSummary, ChangeSummary, FinalReport, Span
@@ -53,17 +53,20 @@ def effects(confirmation: Confirmation) -> str:
             "bits a byte": ranged(e.bpb),
             "nats a token": ranged(e.loss_nats),
             "p": f"{e.p_value:.3g}",
-            "in words": _effect_in_words(e.loss_nats, own_name(confirmation)),
+            "in words": _effect_in_words(e, own_name(confirmation)),
         }
         for e in confirmation.effects
     ]
     return table(rows, numbers=["p"], tight=["bits a byte", "nats a token", "in words"])
 
 
-def _effect_in_words(interval: Interval, own: str) -> str:
-    if interval.below_zero:
-        return f"{own} is better"
-    return "fixed is better" if interval.above_zero else "no sure difference"
+def _effect_in_words(effect: Effect, own: str) -> str:
+    # The interval stands for itself; the corrected p-value has the last word.
+    if effect.p_value >= SURE_BELOW or not (
+        effect.loss_nats.below_zero or effect.loss_nats.above_zero
+    ):
+        return "not sure"
+    return f"{own} is better" if effect.loss_nats.below_zero else "fixed is better"
 
 
 def phases(report: FinalReport) -> str:

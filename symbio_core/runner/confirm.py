@@ -12,7 +12,7 @@ from scipy import stats
 
 from symbio_core.activations import BASELINES, formula
 from symbio_core.monitors import t_interval
-from symbio_core.records import Confirmation, Contender, Effect, Interval
+from symbio_core.records import SURE_BELOW, Confirmation, Contender, Effect, Interval
 from symbio_core.runner.workbench import Workbench
 
 WARMUP_FRAC = 0.1
@@ -170,9 +170,9 @@ def _verdict(
     against = next((e for e in effects if e.against == best.name), None)
     if not evolved or against is None:
         verdict = "fixed wins" if _sure_of(effects) else "no difference"
-    elif against.loss_nats.below_zero and against.p_value < 0.05:
+    elif against.loss_nats.below_zero and against.p_value < SURE_BELOW:
         verdict = "evolved wins"
-    elif against.loss_nats.above_zero and against.p_value < 0.05:
+    elif against.loss_nats.above_zero and against.p_value < SURE_BELOW:
         verdict = "fixed wins"
     else:
         verdict = "no difference"
@@ -192,7 +192,7 @@ def _verdict(
 
 
 def _sure_of(effects: tuple[Effect, ...]) -> bool:
-    return all(e.loss_nats.below_zero and e.p_value < 0.05 for e in effects)
+    return all(e.loss_nats.below_zero and e.p_value < SURE_BELOW for e in effects)
 
 
 def _sentence(
@@ -218,8 +218,8 @@ def _sentence(
         return f"{best.name} beats {winner} by {size}, {p_value}; {how}."
     span = f"{effect.low:+.4f} to {effect.high:+.4f} bits a byte"
     return (
-        f"No difference that is sure: keep {best.name}. {winner} lies {span} from it "
-        f"(negative is better), {p_value}; {how}."
+        f"No difference: keep {best.name}. {winner} lies {span} from it (negative is better), "
+        f"which is not sure, {p_value}; {how}."
     )
 
 

@@ -1,10 +1,13 @@
 """Checkpoints and run state: one small interface, a folder behind it."""
 
+from symbio_core.storage.blobs import BlobStore
 from symbio_core.storage.checkpoints import CheckpointStore, Loaded, Manifest, Newest
+from symbio_core.storage.journal import Journal
 from symbio_core.storage.objects import FolderStore, ObjectStore, Versioned, open_store
-from symbio_core.storage.runs import Journal, RunStore, list_runs
+from symbio_core.storage.runs import RunStore, list_runs
 
 __all__ = [
+    "BlobStore",
     "CheckpointStore",
     "FolderStore",
     "Journal",

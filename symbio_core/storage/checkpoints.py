@@ -2,8 +2,9 @@
 
 ::
 
-    blobs/<sha256>                                one part each, shared by equal content
-    manifests/<step>-<first 16 of its sha256>     names the parts with sizes and hashes
+    blobs/<sha256>                                     one part each, shared by equal content
+    manifests/<step>-<first 16 of its sha256>.json     names the parts with sizes and hashes
+    LATEST                                             names the last save; moves only forward
 """
 
 from __future__ import annotations
@@ -18,16 +19,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
-from symbio_core.errors import CheckpointDamaged
+from symbio_core.errors import CheckpointDamaged, SwapLost
 from symbio_core.records import Record
-from symbio_core.storage.objects import ObjectStore
+from symbio_core.storage.blobs import BlobStore
+from symbio_core.storage.canonical import is_arrays, json_bytes, tensor_bytes, tensors
+from symbio_core.storage.objects import ObjectStore, Versioned
 
-Arrays = Mapping[str, npt.NDArray[np.generic]]
-_MANIFEST = re.compile(r"(\d{10})-([0-9a-f]{16})\.json")
+_MANIFEST = re.compile(r"\d{10}-[0-9a-f]{16}")
 
 
 class Part(Record):
@@ -55,12 +54,19 @@ class Manifest(Record):
     @property
     def data(self) -> bytes:
         """The manifest as it is stored."""
-        return _json(self.model_dump(mode="json"))
+        return json_bytes(self.model_dump(mode="json"))
 
     @property
     def id(self) -> str:
         """Its name: step and the start of its hash."""
         return f"{self.step:010d}-{hashlib.sha256(self.data).hexdigest()[:16]}"
+
+
+class Pointer(Record):
+    """What ``LATEST`` holds."""
+
+    id: str
+    order: int = Field(ge=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,56 +77,87 @@ class Loaded:
     blobs: Mapping[str, bytes]
 
     def arrays(self, name: str) -> dict[str, npt.NDArray[np.generic]]:
-        """Return a part that holds tensors."""
+        """Return a part that holds tensors.
+
+        Raises:
+            CheckpointDamaged: there is no such part, or its bytes are no tensors.
+        """
+        if self._media(name) == "json" and self.json(name) == {}:
+            return {}  # no tensors at all and no data at all are saved alike
         try:
-            return dict(load_tensors(self.blobs[name]))
-        except (KeyError, SafetensorError) as error:
+            return tensors(self.blobs[name])
+        except ValueError as error:
             raise CheckpointDamaged(
-                f"checkpoint {self.manifest.id} has no whole tensors '{name}': {error}"
+                f"part '{name}' of checkpoint {self.manifest.id} holds no whole tensors ({error}); "
+                "go on from another checkpoint"
             ) from error
 
     def json(self, name: str) -> Any:
-        """Return a part that holds plain data."""
+        """Return a part that holds plain data.
+
+        Raises:
+            CheckpointDamaged: there is no such part, or it holds tensors.
+        """
+        if self._media(name) != "json":
+            raise CheckpointDamaged(
+                f"part '{name}' of checkpoint {self.manifest.id} holds tensors, not plain data"
+            )
         return json.loads(self.blobs[name])
+
+    def _media(self, name: str) -> str:
+        part = self.manifest.parts.get(name)
+        if part is None:
+            raise CheckpointDamaged(
+                f"checkpoint {self.manifest.id} has no part '{name}'; "
+                f"it has: {', '.join(self.manifest.parts) or 'none'}"
+            )
+        return part.media
 
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """The newest checkpoint that is whole, and what was wrong with newer ones."""
+    """The newest checkpoint that is whole, and what was wrong with others on the way to it."""
 
     manifest: Manifest | None
     damaged: tuple[str, ...]
 
 
 class CheckpointStore:
-    """The checkpoints of one run."""
+    """The checkpoints of one run. One process at a time saves and retains; any number may read."""
 
-    def __init__(self, store: ObjectStore, home: str, run_id: str) -> None:
+    def __init__(self, store: ObjectStore, run_id: str) -> None:
         self.store = store
-        self.home = home
         self.run_id = run_id
+        self.home = f"runs/{run_id}/checkpoints"
+        self.blobs = BlobStore(store, self.home)
 
     def save(
         self, parts: Mapping[str, Any], meta: Mapping[str, Any], *, step: int, kind: str
     ) -> Manifest:
-        """Write a checkpoint and return its manifest.
+        """Write a checkpoint, move ``LATEST`` to it and return its manifest.
+
+        Saving the same as the newest once more, as after a crash, gives that one again.
 
         Args:
             parts: name to content: a mapping of numpy arrays, or anything that JSON can hold.
             meta: small facts to know without loading.
             step: steps of the run spent.
             kind: `start`, `step`, `best` or `end`.
+
+        Raises:
+            SwapLost: another process saves checkpoints of this run.
         """
-        stored = {name: self._put(content) for name, content in sorted(parts.items())}
-        manifest = Manifest(
+        draft = Manifest(
             run_id=self.run_id,
             step=step,
             kind=kind,
-            order=1 + max((m.order for m in self.manifests()), default=-1),
-            parts=stored,
+            order=0,
+            parts={name: self._put(content) for name, content in sorted(parts.items())},
             meta=dict(meta),
         )
-        self.store.create(self._manifest_key(manifest.id), manifest.data)
+        manifest = self._numbered(draft)
+        self.store.create(self._key(manifest.id), manifest.data)
+        self._advance(manifest)
         return manifest
 
     def load(self, checkpoint: str) -> Loaded:
@@ -129,29 +166,43 @@ class CheckpointStore:
         Raises:
             CheckpointDamaged: a file is missing or is not what the manifest says.
         """
-        manifest = self._read(self._manifest_key(checkpoint))
+        manifest = self._read(self._key(checkpoint))
         return Loaded(manifest, {name: self._get(part) for name, part in manifest.parts.items()})
+
+    def latest(self) -> Manifest | None:
+        """Return the manifest that ``LATEST`` names, or None before the first save.
+
+        Raises:
+            CheckpointDamaged: the pointer or that manifest is damaged; see `newest_whole`.
+        """
+        found = self._pointer_file()
+        if found is None:
+            return None
+        pointer = _pointer(found)
+        if pointer is None:
+            where = self.store.where(f"{self.home}/LATEST")
+            raise CheckpointDamaged(f"{where} is damaged; the next save mends it")
+        return self._read(self._key(pointer.id))
 
     def manifests(self) -> list[Manifest]:
         """Return all readable manifests, oldest save first."""
-        found = []
-        for key in self.store.keys(f"{self.home}/manifests/"):
-            try:
-                found.append(self._read(key))
-            except CheckpointDamaged:
-                continue
-        return sorted(found, key=lambda manifest: manifest.order)
+        return self._survey()[0]
 
     def newest_whole(self, kind: str | None = None) -> Newest:
-        """Return the newest save whose files are all whole, with the damage found on the way."""
-        damaged: list[str] = []
-        for manifest in reversed(self.manifests()):
+        """Return the newest save whose files are all whole, with the damage found on the way.
+
+        Args:
+            kind: only saves of that kind; None for any.
+        """
+        manifests, damaged = self._survey()
+        for manifest in reversed(manifests):
             if kind is not None and manifest.kind != kind:
                 continue
             try:
-                self.load(manifest.id)
+                for part in manifest.parts.values():
+                    self._get(part)
             except CheckpointDamaged as error:
-                damaged.append(str(error))
+                damaged.append(f"checkpoint {manifest.id}: {error}")
                 continue
             return Newest(manifest, tuple(damaged))
         return Newest(None, tuple(damaged))
@@ -159,67 +210,99 @@ class CheckpointStore:
     def retain(self, keep: set[str]) -> None:
         """Delete the checkpoints not named in ``keep``, then blobs that none of the rest uses.
 
-        Files of unknown names are never touched.
+        What ``LATEST`` names is kept too, and files of unknown names are never touched. While a
+        kept manifest cannot be read no blob is deleted: it may be put back and need any of them.
         """
-        kept = [m for m in self.manifests() if m.id in keep]
-        for key in self.store.keys(f"{self.home}/manifests/"):
-            name = key.rpartition("/")[2]
-            if _MANIFEST.fullmatch(name) and name.removesuffix(".json") not in keep:
+        found = self._pointer_file()
+        pointer = _pointer(found) if found else None
+        kept = keep | ({pointer.id} if pointer else set())
+        for key in self._keys():
+            if _id(key) not in kept:
                 self.store.delete(key)
-        used = {part.sha256 for manifest in kept for part in manifest.parts.values()}
-        for key in self.store.keys(f"{self.home}/blobs/"):
-            name = key.rpartition("/")[2]
-            if re.fullmatch("[0-9a-f]{64}", name) and name not in used:
-                self.store.delete(key)
-
-    def _manifest_key(self, checkpoint: str) -> str:
-        return f"{self.home}/manifests/{checkpoint}.json"
+        manifests, damaged = self._survey()
+        if damaged:
+            return
+        used = {part.sha256 for manifest in manifests for part in manifest.parts.values()}
+        for sha256 in self.blobs.names():
+            if sha256 not in used:
+                self.blobs.delete(sha256)
 
     def _put(self, content: Any) -> Part:
-        is_tensors = (
-            isinstance(content, Mapping)
-            and bool(content)
-            and all(isinstance(value, np.ndarray) for value in content.values())
-        )
-        data = save_tensors(_contiguous(content)) if is_tensors else _json(content)
-        sha256 = hashlib.sha256(data).hexdigest()
-        self.store.create(f"{self.home}/blobs/{sha256}", data)
-        media: Literal["safetensors", "json"] = "safetensors" if is_tensors else "json"
-        return Part(sha256=sha256, size=len(data), media=media)
+        media: Literal["safetensors", "json"] = "safetensors" if is_arrays(content) else "json"
+        data = tensor_bytes(content) if media == "safetensors" else json_bytes(content)
+        return Part(sha256=self.blobs.put(data), size=len(data), media=media)
 
     def _get(self, part: Part) -> bytes:
-        key = f"{self.home}/blobs/{part.sha256}"
-        size = self.store.size(key)
-        if size is None:
-            raise CheckpointDamaged(f"{key} is missing")
-        if size != part.size:
-            raise CheckpointDamaged(f"{key} has {size} bytes instead of {part.size}")
-        found = self.store.read(key)
-        if found is None or hashlib.sha256(found.data).hexdigest() != part.sha256:
-            raise CheckpointDamaged(f"{key} does not match its hash")
-        return found.data
+        return self.blobs.get(part.sha256, part.size)
+
+    def _numbered(self, draft: Manifest) -> Manifest:
+        manifests = self.manifests()
+        found = self._pointer_file()
+        pointer = _pointer(found) if found else None
+        last = max([m.order for m in manifests[-1:]] + ([pointer.order] if pointer else [-1]))
+        again = draft.model_copy(update={"order": max(0, last)})
+        if manifests and manifests[-1].data == again.data:
+            return again
+        return draft.model_copy(update={"order": last + 1})
+
+    def _advance(self, manifest: Manifest) -> None:
+        found = self._pointer_file()
+        pointer = _pointer(found) if found else None
+        to = Pointer(id=manifest.id, order=manifest.order)
+        if pointer == to:
+            return
+        if pointer is not None and pointer.order >= to.order:
+            raise SwapLost(
+                f"{self.store.where(f'{self.home}/LATEST')} names save {pointer.order} already "
+                f"and this is save {to.order}: another process works on this run; stop one of them"
+            )
+        data = json_bytes(to.model_dump(mode="json"))
+        self.store.swap(f"{self.home}/LATEST", data, found.version if found else None)
+
+    def _pointer_file(self) -> Versioned | None:
+        return self.store.read(f"{self.home}/LATEST")
+
+    def _key(self, checkpoint: str) -> str:
+        return f"{self.home}/manifests/{checkpoint}.json"
+
+    def _keys(self) -> list[str]:
+        keys = self.store.keys(f"{self.home}/manifests/")
+        return [key for key in keys if key == self._key(_id(key)) and _MANIFEST.fullmatch(_id(key))]
+
+    def _survey(self) -> tuple[list[Manifest], list[str]]:
+        whole, damaged = [], []
+        for key in self._keys():
+            try:
+                whole.append(self._read(key))
+            except CheckpointDamaged as error:
+                damaged.append(str(error))
+        return sorted(whole, key=lambda manifest: (manifest.order, manifest.id)), damaged
 
     def _read(self, key: str) -> Manifest:
         found = self.store.read(key)
+        where = self.store.where(key)
         if found is None:
-            raise CheckpointDamaged(f"{key} is missing")
+            raise CheckpointDamaged(f"{where} is missing; go on from another checkpoint")
         try:
-            manifest = Manifest.model_validate_json(found.data)
+            manifest = Manifest.model_validate(json.loads(found.data))
         except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            raise CheckpointDamaged(f"{where} is not a manifest ({why})") from error
+        except ValueError as error:
+            raise CheckpointDamaged(f"{where} is not a manifest ({error})") from error
+        if manifest.data != found.data or manifest.id != _id(key):
             raise CheckpointDamaged(
-                f"{key} is not a manifest: {error.errors()[0]['msg']}"
-            ) from error
-        if manifest.id != key.rpartition("/")[2].removesuffix(".json"):
-            raise CheckpointDamaged(f"{key} does not match its hash")
+                f"{where} does not match its hash; go on from another checkpoint"
+            )
         return manifest
 
 
-def _contiguous(arrays: Arrays) -> dict[str, npt.NDArray[np.generic]]:
-    return {
-        name: np.ascontiguousarray(arrays[name]).reshape(arrays[name].shape)
-        for name in sorted(arrays)
-    }
+def _id(key: str) -> str:
+    return key.rpartition("/")[2].removesuffix(".json")
 
 
-def _json(content: Any) -> bytes:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+def _pointer(found: Versioned) -> Pointer | None:
+    try:
+        return Pointer.model_validate_json(found.data)
+    except ValidationError:
+        return None

@@ -12,15 +12,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from filelock import FileLock
 
-from symbio_core.errors import AlreadyExists, ConfigError, DiskTooFull, NotWritable, SwapLost
+from symbio_core.errors import (
+    AlreadyExists,
+    ConfigError,
+    DiskTooFull,
+    NotWritable,
+    StorageError,
+    SwapLost,
+)
 
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+# No segment starts with a dot, so neither `..` nor our own hidden files can be named.
+_SEGMENT = "[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
+_KEY = re.compile(f"({_SEGMENT}/)*{_SEGMENT}")
+_PREFIX = re.compile(f"({_SEGMENT}/)*({_SEGMENT})?")
 _TEMPORARY = ".part-"
 _LOCK = ".lock"
+_POLL_S = 0.005
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +44,20 @@ class Versioned:
 
 
 class ObjectStore(Protocol):
-    """Where runs live. Every write is whole or not there at all."""
+    """Where runs live. Every write is whole or not there at all, also for a reader beside it.
+
+    Keys are segments of letters, digits, ``.``, ``_`` and ``-`` with ``/`` between them. A key of
+    another form raises ConfigError; a failure of the medium raises StorageError.
+    """
 
     def read(self, key: str) -> Versioned | None:
         """Return what ``key`` holds, or None."""
 
     def size(self, key: str) -> int | None:
         """Return the length of what ``key`` holds (bytes) without reading it, or None."""
+
+    def exists(self, key: str) -> bool:
+        """Say whether ``key`` holds anything."""
 
     def create(self, key: str, data: bytes) -> str:
         """Write ``key`` once and return its version; equal content that is there already is fine.
@@ -47,18 +66,24 @@ class ObjectStore(Protocol):
             AlreadyExists: other content is there.
         """
 
-    def swap(self, key: str, data: bytes, expected: str | None) -> str:
-        """Replace the version ``expected`` (None: nothing there yet) and return the new version.
+    def swap(self, key: str, data: bytes, expected_version: str | None) -> str:
+        """Replace the expected version (None: nothing there yet) and return the new version.
 
         Raises:
-            SwapLost: somebody else was faster.
+            SwapLost: something else is there.
         """
 
     def keys(self, prefix: str) -> list[str]:
         """Return all keys that begin with ``prefix``, sorted."""
 
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders right below ``prefix`` (ends in ``/``), sorted."""
+
     def delete(self, key: str) -> None:
         """Remove ``key`` if it is there."""
+
+    def where(self, key: str) -> str:
+        """Return the address of ``key`` as a person would open it."""
 
     def check_writable(self, needed_bytes: int = 0) -> None:
         """Try to write, and see that so much space is free.
@@ -84,104 +109,137 @@ def open_store(root: str) -> ObjectStore:
 
 
 class FolderStore:
-    """Keys are paths below a folder; the version of a key is the hash of its content."""
+    """Keys are paths below a folder; the version of a key is the hash of its content.
+
+    Content is written to a hidden file beside its place and synced; only then, under one lock for
+    the root, it is renamed into place. So threads and processes may share a root, and a process
+    that dies at any instruction leaves the old content or the new, and at worst a hidden file.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def read(self, key: str) -> Versioned | None:
         """Return what ``key`` holds, or None."""
+        path = self._path(key)
         try:
-            data = self._path(key).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            data = path.read_bytes()
+        except _ABSENT:
             return None
+        except OSError as error:
+            _cannot_read(path, error)
         return Versioned(data, _version(data))
 
     def size(self, key: str) -> int | None:
         """Return the length of what ``key`` holds (bytes), or None."""
+        path = self._path(key)
         try:
-            return self._path(key).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+            return path.stat().st_size if path.is_file() else None
+        except _ABSENT:
             return None
+        except OSError as error:
+            _cannot_read(path, error)
+
+    def exists(self, key: str) -> bool:
+        """Say whether ``key`` holds anything."""
+        return self.size(key) is not None
 
     def create(self, key: str, data: bytes) -> str:
         """Write ``key`` once; see `ObjectStore.create`."""
         path = self._path(key)
-        with self._writing(path), self._temporary(path, data) as temporary:
-            try:
-                os.link(temporary, path)  # fails where the name is taken, unlike a rename
-                _sync_folder(path.parent)
-            except FileExistsError:
-                if path.read_bytes() != data:
-                    raise AlreadyExists(f"{path} holds other content already") from None
+        if self._is_new(path, data):
+            with self._writing(path), self._temporary(path, data) as temporary, self._lock():
+                if self._is_new(path, data):
+                    _move(temporary, path)
         return _version(data)
 
-    def swap(self, key: str, data: bytes, expected: str | None) -> str:
+    def swap(self, key: str, data: bytes, expected_version: str | None) -> str:
         """Replace a version; see `ObjectStore.swap`."""
         path = self._path(key)
-        with self._writing(path), FileLock(str(self.root / _LOCK)):
+        with self._writing(path), self._temporary(path, data) as temporary, self._lock():
             found = self.read(key)
-            if (found.version if found else None) != expected:
-                raise SwapLost(f"{path} was changed by somebody else in the meantime")
-            with self._temporary(path, data) as temporary:
-                os.replace(temporary, path)
-                _sync_folder(path.parent)
+            if (found.version if found else None) != expected_version:
+                raise SwapLost(
+                    f"{path} was changed by somebody else in the meantime; see that only one "
+                    "process works on this run, then resume it"
+                )
+            _move(temporary, path)
         return _version(data)
 
     def keys(self, prefix: str) -> list[str]:
         """Return all keys that begin with ``prefix``, sorted."""
-        folder = self.root / prefix.rpartition("/")[0]
         found = []
-        for path in folder.rglob("*") if folder.is_dir() else ():
-            key = path.relative_to(self.root).as_posix()
-            if key.startswith(prefix) and _KEY.fullmatch(key) and path.is_file():
-                found.append(key)
-        return sorted(found)
+        for folder, _, files in os.walk(self._folder(prefix), onerror=_unless_absent):
+            below = Path(folder).relative_to(self.root)
+            found += [(below / name).as_posix() for name in files]
+        return sorted(key for key in found if key.startswith(prefix) and _KEY.fullmatch(key))
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders right below ``prefix``, sorted."""
+        _, folders, _ = next(
+            os.walk(self._folder(prefix), onerror=_unless_absent), ("", list[str](), list[str]())
+        )
+        return sorted(name for name in folders if _KEY.fullmatch(name))
 
     def delete(self, key: str) -> None:
         """Remove ``key`` if it is there."""
         path = self._path(key)
-        with self._writing(path), suppress(FileNotFoundError):
-            path.unlink()
+        if self.exists(key):
+            with self._writing(path), self._lock(), suppress(FileNotFoundError):
+                os.unlink(path)
+                # Deletions reach the disk in order: a manifest goes before its blobs.
+                _sync_folder(path.parent)
+
+    def where(self, key: str) -> str:
+        """Return the path of ``key``."""
+        return str(self._path(key))
 
     def check_writable(self, needed_bytes: int = 0) -> None:
         """Try to write, and see that so much space is free."""
-        probe = self.root / f"{_TEMPORARY}probe-{os.getpid()}"
-        with self._writing(probe):
-            probe.write_bytes(b"symbio")
-            probe.unlink()
-        free = shutil.disk_usage(self.root).free
+        probe = self.root / "probe"
+        with self._writing(probe), self._temporary(probe, b"symbio"), self._lock():
+            free = shutil.disk_usage(self.root).free
         if free < needed_bytes:
             raise DiskTooFull(
-                f"{self.root} has {free / 1e9:.1f} GB free and this run needs about "
-                f"{needed_bytes / 1e9:.1f} GB; free some space or give another --storage"
+                f"{self.root} has {free / 1e9:.2f} GB free and this run needs about "
+                f"{needed_bytes / 1e9:.2f} GB; free some space or give another --storage"
             )
-
-    def path(self, key: str) -> Path:
-        """Return where ``key`` lies, for people and tools that want a file."""
-        return self._path(key)
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
-            raise ConfigError(f"'{key}' is not a name that a store can hold")
+            raise ConfigError(f"{key!r} is not a name that a store can hold; {_RULE}")
         return self.root / key
+
+    def _folder(self, prefix: str) -> Path:
+        if not _PREFIX.fullmatch(prefix):
+            raise ConfigError(f"{prefix!r} is not the start of a name in a store; {_RULE}")
+        return self.root / prefix.rpartition("/")[0]
+
+    def _is_new(self, path: Path, data: bytes) -> bool:
+        found = self.read(path.relative_to(self.root).as_posix())
+        if found is not None and found.data != data:
+            raise AlreadyExists(
+                f"{path} holds other content already and is written only once; "
+                "see that no other process works on this run"
+            )
+        return found is None
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        except (OSError, NotImplementedError) as error:  # the latter: no locks on this file system
+            number = getattr(error, "errno", None)
+            if number in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskTooFull(
-                    f"the disk under {self.root} is full; what was saved before is whole. "
-                    "Free some space and resume"
+                    f"no space left to write {path}; what was saved before is whole: "
+                    "free some space and resume"
                 ) from error
-            if isinstance(error, FileNotFoundError) and not self.root.parent.exists():
-                raise
+            why = os.strerror(number) if number else str(error)
             raise NotWritable(
-                f"cannot write to storage root {self.root} ({error.strerror or error}); "
-                "check its rights or give another --storage"
+                f"cannot write {path} ({why}); check the rights of {self.root} "
+                "or give another --storage"
             ) from error
 
     @contextmanager
@@ -197,9 +255,28 @@ class FolderStore:
             with suppress(FileNotFoundError):
                 os.unlink(name)
 
+    def _lock(self) -> FileLock:
+        # A new object each time: it shuts out other threads as well as other processes.
+        return FileLock(self.root / _LOCK, poll_interval=_POLL_S)
+
+
+_RULE = "names are letters, digits, '.', '_' and '-', with '/' between folders"
+
 
 def _version(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _move(temporary: str, path: Path) -> None:
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -208,3 +285,15 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _cannot_read(path: Path | str, error: OSError) -> NoReturn:
+    raise StorageError(
+        f"cannot read {path} ({error.strerror or error}); check its rights and the disk"
+    ) from error
+
+
+def _unless_absent(error: OSError) -> None:
+    # A folder that cannot be listed must not look empty: what it holds would seem unreferenced.
+    if not isinstance(error, _ABSENT):
+        _cannot_read(error.filename, error)

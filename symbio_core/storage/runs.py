@@ -1,70 +1,30 @@
-"""A run's home: configuration, journal, snapshot of its state, checkpoints, metrics, files."""
+"""A run's home: configuration, journal, snapshot of its state, checkpoints, metrics, files.
+
+::
+
+    runs/<run_id>/
+        config.json      written once            state.json     a snapshot, moved by its writer
+        journal/         see `Journal`           checkpoints/   see `CheckpointStore`
+        metrics/         tables as parquet       report/        files for people
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import re
-from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import pandas as pd
 
-from symbio_core.errors import AlreadyExists, ConfigError, StorageError, SwapLost, UnknownRun
+from symbio_core.errors import ConfigError, StorageError, UnknownRun
+from symbio_core.storage.canonical import pretty_bytes
 from symbio_core.storage.checkpoints import CheckpointStore
+from symbio_core.storage.journal import Journal
 from symbio_core.storage.objects import ObjectStore
 
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-
-
-class Journal:
-    """Append-only events, one create-once segment an append, so no line is ever half written."""
-
-    def __init__(self, store: ObjectStore, home: str) -> None:
-        self.store = store
-        self.home = home
-        self._length: int | None = None
-
-    def append(self, events: Sequence[dict[str, Any]]) -> None:
-        """Write the next segment.
-
-        Raises:
-            SwapLost: another writer has appended in the meantime.
-        """
-        if self._length is None:
-            self._length = len(self._segments())
-        lines = [json.dumps(event, sort_keys=True, ensure_ascii=False) for event in events]
-        key = f"{self.home}{self._length:08d}.jsonl"
-        try:
-            self.store.create(key, ("\n".join(lines) + "\n").encode())
-        except AlreadyExists as error:
-            raise SwapLost(
-                f"{key} was written by somebody else: another process works on this run"
-            ) from error
-        self._length += 1
-
-    def read(self) -> list[dict[str, Any]]:
-        """Return all events, oldest first.
-
-        Raises:
-            StorageError: a segment is missing or damaged; the message names it.
-        """
-        events: list[dict[str, Any]] = []
-        segments = self._segments()
-        for number, key in enumerate(segments):
-            if key != f"{self.home}{number:08d}.jsonl":
-                raise StorageError(f"journal segment {self.home}{number:08d}.jsonl is missing")
-            found = self.store.read(key)
-            try:
-                text = found.data.decode() if found else ""
-                events += [json.loads(line) for line in text.splitlines()]
-            except ValueError as error:
-                raise StorageError(f"journal segment {key} is damaged: {error}") from error
-        self._length = len(segments)
-        return events
-
-    def _segments(self) -> list[str]:
-        return [key for key in self.store.keys(self.home) if key.endswith(".jsonl")]
 
 
 class RunStore:
@@ -74,35 +34,63 @@ class RunStore:
         if not _RUN_ID.fullmatch(run_id):
             raise ConfigError(
                 f"'{run_id}' is not a run name; use small letters, digits, '-', '_' and '.', "
-                "at most 63"
+                "at most 63, a letter or digit first"
             )
         self.store = store
         self.run_id = run_id
         self.home = f"runs/{run_id}"
-        self.journal = Journal(store, f"{self.home}/journal/")
-        self.checkpoints = CheckpointStore(store, f"{self.home}/checkpoints", run_id)
+        self.journal = Journal(store, run_id)
+        self.checkpoints = CheckpointStore(store, run_id)
+        self._state_version: str | None = None
+        self._knows_state = False
 
     def create(self, config: dict[str, Any]) -> None:
-        """Write the configuration, once."""
-        self.store.create(f"{self.home}/config.json", _pretty(config))
+        """Write the configuration, once.
+
+        Raises:
+            AlreadyExists: the run exists with another configuration.
+        """
+        self.store.create(f"{self.home}/config.json", pretty_bytes(config))
 
     def read_config(self) -> dict[str, Any]:
         """Return the configuration.
 
         Raises:
-            UnknownRun: there is no such run.
+            UnknownRun: there is no such run; the message lists the nearest that there are.
             StorageError: it is damaged.
         """
         content = self._json("config.json")
         if content is None:
-            raise UnknownRun(f"no run '{self.run_id}' here; `symbio runs` lists them")
+            known = list_runs(self.store)
+            near = get_close_matches(self.run_id, known, n=3) or known[-5:]
+            there = f"there are: {', '.join(near)}" if near else "there are none yet"
+            raise UnknownRun(
+                f"no run '{self.run_id}' ({self.store.where(self.home)} has no configuration); "
+                f"{there}; `symbio runs` lists them"
+            )
         return content
 
     def write_state(self, state: dict[str, Any]) -> None:
-        """Move the snapshot of the state forward."""
+        """Move the snapshot of the state on from the one this store read or wrote last.
+
+        Raises:
+            SwapLost: another writer has moved it since.
+        """
+        if not self._knows_state:
+            self.read_state()
         key = f"{self.home}/state.json"
-        found = self.store.read(key)
-        self.store.swap(key, _pretty(state), found.version if found else None)
+        self._state_version = self.store.swap(key, pretty_bytes(state), self._state_version)
+
+    def read_state(self) -> dict[str, Any] | None:
+        """Return the snapshot of the state, or None before the first.
+
+        Raises:
+            StorageError: it is damaged.
+        """
+        found = self.store.read(f"{self.home}/state.json")
+        self._state_version = found.version if found else None
+        self._knows_state = True
+        return self._json("state.json")
 
     def write_metrics(self, name: str, frame: pd.DataFrame) -> None:
         """Write a table as ``metrics/<name>.parquet``."""
@@ -111,12 +99,24 @@ class RunStore:
         self.write_file(f"metrics/{name}.parquet", buffer.getvalue())
 
     def read_metrics(self, name: str) -> pd.DataFrame:
-        """Return a table that `write_metrics` wrote."""
-        return pd.read_parquet(io.BytesIO(self.read_file(f"metrics/{name}.parquet")))
+        """Return a table that `write_metrics` wrote.
 
-    def write_report(self, name: str, data: bytes) -> None:
-        """Write a file of the report."""
+        Raises:
+            StorageError: it is not there, or damaged.
+        """
+        data = self.read_file(f"metrics/{name}.parquet")
+        try:
+            return pd.read_parquet(io.BytesIO(data))
+        except (ValueError, OSError) as error:
+            where = self.store.where(f"{self.home}/metrics/{name}.parquet")
+            raise StorageError(
+                f"{where} is damaged ({error}); `symbio report` writes it anew"
+            ) from error
+
+    def write_report(self, name: str, data: bytes) -> str:
+        """Write a file of the report and return where it lies."""
         self.write_file(f"report/{name}", data)
+        return self.store.where(f"{self.home}/report/{name}")
 
     def write_file(self, name: str, data: bytes) -> None:
         """Write or replace a file of the run."""
@@ -126,7 +126,7 @@ class RunStore:
 
     def has_file(self, name: str) -> bool:
         """Say whether the run has such a file."""
-        return self.store.size(f"{self.home}/{name}") is not None
+        return self.store.exists(f"{self.home}/{name}")
 
     def read_file(self, name: str) -> bytes:
         """Return a file of the run.
@@ -136,7 +136,7 @@ class RunStore:
         """
         found = self.store.read(f"{self.home}/{name}")
         if found is None:
-            raise StorageError(f"{self.home}/{name} is missing")
+            raise StorageError(f"{self.store.where(f'{self.home}/{name}')} is missing")
         return found.data
 
     def sibling(self, run_id: str) -> RunStore:
@@ -144,23 +144,19 @@ class RunStore:
         return RunStore(self.store, run_id)
 
     def _json(self, name: str) -> dict[str, Any] | None:
-        found = self.store.read(f"{self.home}/{name}")
-        if found is None:
+        if not self.has_file(name):
             return None
+        where = self.store.where(f"{self.home}/{name}")
         try:
-            content = json.loads(found.data)
+            content = json.loads(self.read_file(name))
         except ValueError as error:
-            raise StorageError(f"{self.home}/{name} is damaged: {error}") from error
+            raise StorageError(f"{where} is damaged ({error}); put back a copy of it") from error
         if not isinstance(content, dict):
-            raise StorageError(f"{self.home}/{name} is damaged: not an object")
+            raise StorageError(f"{where} is damaged (not an object); put back a copy of it")
         return content
 
 
 def list_runs(store: ObjectStore) -> list[str]:
     """Return the names of all runs, sorted."""
-    keys = store.keys("runs/")
-    return sorted({key.split("/")[1] for key in keys if key.endswith("/config.json")})
-
-
-def _pretty(content: dict[str, Any]) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    names = [name for name in store.folders("runs/") if _RUN_ID.fullmatch(name)]
+    return [name for name in names if store.exists(f"runs/{name}/config.json")]

@@ -100,7 +100,7 @@ def test_a_fixed_function_that_the_search_chose_is_called_by_its_name(life, conf
         verdict="fixed wins",
     )
     seen = Reader(render(life.report(chosen), life.attempts))
-    assert "Keep ReLU²: it won." in seen.texts
+    assert f"Keep ReLU²: it won at {found.steps_each} steps." in seen.texts
     assert "ReLU² is better" in seen.texts
     assert "evolved is better" not in seen.text
 

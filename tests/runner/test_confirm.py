@@ -1,0 +1,55 @@
+"""The sentence and the verdict of the final, from its figures alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from symbio_core.records import Contender, Effect, Interval
+from symbio_core.runner.confirm import _verdict, holm
+
+
+def told(difference: float, half: float, p_value: float) -> tuple[str, str]:
+    span = Interval(value=difference, low=difference - half, high=difference + half)
+    own = Contender(
+        name="evolved", formula="gelu(x)²", nats=(3.0,), bpb=1.5 + difference, seconds_per_step=0.11
+    )
+    fixed = Contender(name="ReLU²", formula="relu(x)²", nats=(3.0,), bpb=1.5, seconds_per_step=0.10)
+    effect = Effect(against="ReLU²", loss_nats=span, bpb=span, p_value=p_value)
+    found = _verdict(
+        "gelu(x)²",
+        (own, fixed),
+        (effect,),
+        steps_each=80,
+        steps=480,
+        seeds=3,
+        seconds=9.0,
+        evolved=True,
+    )
+    return found.verdict, found.sentence
+
+
+@pytest.mark.parametrize(
+    ("difference", "half", "p_value", "verdict", "words"),
+    [
+        (-0.02, 0.005, 0.003, "evolved wins", "gelu(x)² beats ReLU² by 0.0200 bits a byte"),
+        (+0.02, 0.005, 0.003, "fixed wins", "ReLU² beats gelu(x)² by 0.0200 bits a byte"),
+        (-0.02, 0.005, 0.08, "no difference", "No difference: keep ReLU²."),
+        (-0.02, 0.030, 0.30, "no difference", "-0.0500 to +0.0100"),
+    ],
+)
+def test_the_verdict_needs_interval_and_corrected_p_value(
+    difference: float, half: float, p_value: float, verdict: str, words: str
+) -> None:
+    found, sentence = told(difference, half, p_value)
+    assert found == verdict
+    assert words in sentence
+    assert "after 80 steps from fresh weights, 3 fresh seeds" in sentence
+
+
+def test_a_win_names_its_price() -> None:
+    assert "a step takes 10% more time" in told(-0.02, 0.005, 0.003)[1]
+
+
+def test_holm_steps_down() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]

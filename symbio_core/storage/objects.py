@@ -7,12 +7,12 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
+from uuid import uuid4
 
 from filelock import FileLock
 
@@ -244,7 +244,9 @@ class FolderStore:
 
     @contextmanager
     def _temporary(self, path: Path, data: bytes) -> Iterator[str]:
-        handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
+        name = str(path.with_name(f"{_TEMPORARY}{uuid4().hex}"))
+        # Not tempfile, which hides files from all others: the umask says who may read a report.
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)

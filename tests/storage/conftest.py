@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,16 @@ class Faults:
         error = OSError(errno, os.strerror(errno))
         self._arm(lambda name, number: error if name == operation else None)
 
-    def die_at(self, call: int) -> None:
-        """Let nothing reach the disk from this operation on (from 0)."""
+    def dies(self, call: int, work: Callable[[], object]) -> bool:
+        """Let nothing reach the disk from this operation on (from 0); say if that broke work."""
         self._arm(lambda name, number: Died() if number >= call else None)
+        try:
+            work()
+        except Died:
+            return True
+        finally:
+            self.heal()
+        return False
 
     def heal(self) -> None:
         self._arm(lambda name, number: None)

@@ -29,7 +29,7 @@ plain = st.recursive(
 
 
 def checkpoints(root: Path) -> CheckpointStore:
-    return CheckpointStore(FolderStore(root), "runs/alpha/checkpoints", "alpha")
+    return CheckpointStore(FolderStore(root), "alpha")
 
 
 def weights(seed: float) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def saved(to: CheckpointStore, seed: float, **more: Any) -> Manifest:
 
 
 def is_whole(store: CheckpointStore, manifest: Manifest, seed: float) -> bool:
-    found = CheckpointStore(store.store, store.home, store.run_id).load(manifest.id)
+    found = CheckpointStore(store.store, store.run_id).load(manifest.id)
     same = all(np.array_equal(found.arrays("member")[k], v) for k, v in weights(seed).items())
     return same and found.json("search") == {"hall": ["x"]} and found.manifest == manifest
 
@@ -58,13 +58,18 @@ def manifest_file(root: Path, manifest: Manifest) -> Path:
     return root / "runs/alpha/checkpoints/manifests" / f"{manifest.id}.json"
 
 
+def dumped(content: Any) -> str:
+    """JSON text, in which one NaN equals another and the order of keys does not count."""
+    return json.dumps(content, sort_keys=True)
+
+
 # --- there and back
 
 
 @settings(max_examples=30, deadline=None)
 @given(content=tensors)
 def test_tensors_come_back_bit_for_bit(shared: ObjectStore, content: dict[str, Any]) -> None:
-    store = CheckpointStore(shared, "tensors", "alpha")
+    store = CheckpointStore(shared, "tensors")
     found = store.load(store.save({"member": content}, {}, step=1, kind="step").id)
     back = found.arrays("member")
     assert back.keys() == content.keys()
@@ -78,10 +83,10 @@ def test_tensors_come_back_bit_for_bit(shared: ObjectStore, content: dict[str, A
 def test_plain_data_comes_back_as_it_was(
     shared: ObjectStore, content: Any, meta: dict[str, Any]
 ) -> None:
-    store = CheckpointStore(shared, "plain", "alpha")
+    store = CheckpointStore(shared, "plain")
     found = store.load(store.save({"progress": content}, meta, step=1, kind="step").id)
-    assert json.dumps(found.json("progress")) == json.dumps(content)
-    assert json.dumps(found.manifest.meta, sort_keys=True) == json.dumps(meta, sort_keys=True)
+    assert dumped(found.json("progress")) == dumped(content)
+    assert dumped(found.manifest.meta) == dumped(meta)
 
 
 def test_views_and_foreign_byte_orders_come_back_as_values(run: RunStore) -> None:
@@ -120,7 +125,7 @@ def test_equal_content_gives_equal_bytes_and_names_whatever_the_order(tmp_path: 
         for found in [(tmp_path / root).rglob("*")]
     ]
     assert files[0] == files[1]
-    assert len(files[0]) == 3
+    assert sum(path.name != ".lock" for path in files[0]) == 4  # two blobs, a manifest, LATEST
 
 
 def test_a_part_that_two_checkpoints_share_is_stored_once(tmp_path: Path) -> None:
@@ -254,15 +259,16 @@ def test_training_the_same_again_mends_what_was_damaged(
 # --- what is kept
 
 
-def test_retain_keeps_what_is_named_and_the_parts_it_shares(tmp_path: Path) -> None:
+def test_retain_keeps_what_is_named_the_latest_and_the_parts_they_share(tmp_path: Path) -> None:
     store = checkpoints(tmp_path)
-    first, second, third = (saved(store, seed) for seed in (1.0, 2.0, 3.0))
+    first, second, third, latest = (saved(store, seed) for seed in (1.0, 2.0, 3.0, 4.0))
     store.retain({second.id, "0000000099-0123456789abcdef"})
-    assert store.manifests() == [second]
+    assert store.manifests() == [second, latest]
     assert is_whole(store, second, 2.0)
+    assert is_whole(store, latest, 4.0)
     assert not blob(tmp_path, first).exists()
     assert not blob(tmp_path, third).exists()
-    assert len(list(blob(tmp_path, second).parent.iterdir())) == 2
+    assert len(list(blob(tmp_path, second).parent.iterdir())) == 3
 
 
 def test_retain_never_touches_what_it_does_not_know(tmp_path: Path) -> None:
@@ -271,7 +277,8 @@ def test_retain_never_touches_what_it_does_not_know(tmp_path: Path) -> None:
     saved(store, 2.0)
     home = tmp_path / "runs/alpha/checkpoints"
     strange = [
-        home / "blobs/notes.txt", home / "blobs/my weights.safetensors", home / "blobs" / ("A" * 64),
+        home / "blobs/notes.txt", home / "blobs/my weights.safetensors",
+        home / "blobs" / ("A" * 64),
         home / "manifests/readme.md", home / "manifests/12-abc.json", home / "other/file",
         home / "blobs" / ("0" * 63), tmp_path / "runs/beta/checkpoints/blobs" / ("0" * 64),
     ]  # fmt: skip
@@ -285,7 +292,7 @@ def test_retain_never_touches_what_it_does_not_know(tmp_path: Path) -> None:
 
 def test_retain_spares_every_blob_while_a_kept_manifest_cannot_be_read(tmp_path: Path) -> None:
     store = checkpoints(tmp_path)
-    kept, gone = saved(store, 1.0), saved(store, 2.0)
+    kept, gone, latest = saved(store, 1.0), saved(store, 2.0), saved(store, 3.0)
     path = manifest_file(tmp_path, kept)
     whole = path.read_bytes()
     shorten(path)
@@ -296,6 +303,7 @@ def test_retain_spares_every_blob_while_a_kept_manifest_cannot_be_read(tmp_path:
     store.retain({kept.id})
     assert not blob(tmp_path, gone).exists()
     assert is_whole(store, kept, 1.0)
+    assert is_whole(store, latest, 3.0)
 
 
 @settings(max_examples=20, deadline=None)
@@ -303,16 +311,17 @@ def test_retain_spares_every_blob_while_a_kept_manifest_cannot_be_read(tmp_path:
 def test_whatever_is_kept_stays_whole(
     shared: ObjectStore, seeds: list[int], data: st.DataObject
 ) -> None:
-    store = CheckpointStore(shared, "kept", "alpha")
-    store.retain(set())
-    assert shared.keys("kept/") == []
+    for key in shared.keys("runs/kept/"):
+        shared.delete(key)
+    store = CheckpointStore(shared, "kept")
     made = [(saved(store, float(seed)), float(seed)) for seed in seeds]
     keep = data.draw(st.sets(st.sampled_from([manifest.id for manifest, _ in made])))
     store.retain(keep)
+    keep = {*keep, made[-1][0].id}
     assert {manifest.id for manifest in store.manifests()} == keep
     assert all(is_whole(store, m, seed) for m, seed in made if m.id in keep)
     used = {part.sha256 for m, _ in made if m.id in keep for part in m.parts.values()}
-    assert {key.rpartition("/")[2] for key in shared.keys("kept/blobs/")} == used
+    assert {key.rpartition("/")[2] for key in shared.keys("runs/kept/checkpoints/blobs/")} == used
 
 
 # --- dying on the way
@@ -324,14 +333,14 @@ def test_a_save_that_dies_anywhere_leaves_every_earlier_checkpoint_whole(
     for call in range(200):
         store = checkpoints(tmp_path / str(call))
         first, second = saved(store, 1.0), saved(store, 2.0)
-        finished = dies(faults, call, lambda store=store: saved(store, 3.0))
+        died = faults.dies(call, lambda store=store: saved(store, 3.0))
         assert is_whole(store, first, 1.0)
         assert is_whole(store, second, 2.0)
         newest = store.newest_whole()
         assert newest.damaged == ()
         assert newest.manifest is not None
-        assert newest.manifest.meta["seed"] in ((3.0,) if finished else (2.0, 3.0))
-        if finished:
+        assert newest.manifest.meta["seed"] in ((2.0, 3.0) if died else (3.0,))
+        if not died:
             assert call >= 9  # three files, each opened, synced and named
             return
         again = saved(store, 3.0)
@@ -346,28 +355,15 @@ def test_a_retain_that_dies_anywhere_loses_nothing_that_was_to_be_kept(
         store = checkpoints(tmp_path / str(call))
         saved(store, 1.0), saved(store, 2.0)
         kept = saved(store, 3.0)
-        finished = dies(faults, call, lambda store=store, kept=kept: store.retain({kept.id}))
+        died = faults.dies(call, lambda store=store, kept=kept: store.retain({kept.id}))
         assert is_whole(store, kept, 3.0)
         store.retain({kept.id})
         assert store.manifests() == [kept]
         assert len(list(blob(tmp_path / str(call), kept).parent.iterdir())) == 2
-        if finished:
+        if not died:
             assert call >= 4  # two manifests and two blobs go
             return
     raise AssertionError("a retain without end")
-
-
-def dies(faults: Any, call: int, work: Callable[[], object]) -> bool:
-    """Do some work that dies at an operation; say whether it was done before."""
-    faults.die_at(call)
-    try:
-        work()
-    except BaseException as death:
-        assert type(death).__name__ == "Died"
-        return False
-    finally:
-        faults.heal()
-    return True
 
 
 def test_a_manifest_survives_odd_numbers_in_its_facts(run: RunStore) -> None:
@@ -376,3 +372,40 @@ def test_a_manifest_survives_odd_numbers_in_its_facts(run: RunStore) -> None:
     back = run.checkpoints.load(manifest.id).manifest
     assert math.isnan(back.meta["loss"])
     assert (back.meta["best"], back.meta["state"]) == (-math.inf, 2**127)
+
+
+# --- the pointer to the last save
+
+
+def test_latest_names_the_last_save_whatever_its_step(run: RunStore) -> None:
+    assert run.checkpoints.latest() is None
+    for seed in (3.0, 1.0, 2.0):
+        assert run.checkpoints.latest() != saved(run.checkpoints, seed)
+        latest = run.checkpoints.latest()
+        assert latest is not None
+        assert latest.meta["seed"] == seed
+
+
+def test_saving_the_same_once_more_after_a_crash_is_one_save(run: RunStore) -> None:
+    saved(run.checkpoints, 1.0)
+    first = saved(run.checkpoints, 2.0)
+    assert saved(run.checkpoints, 2.0) == first
+    assert [manifest.order for manifest in run.checkpoints.manifests()] == [0, 1]
+
+
+def test_a_damaged_pointer_is_named_and_the_next_save_mends_it(run: RunStore) -> None:
+    first = saved(run.checkpoints, 1.0)
+    run.write_file("checkpoints/LATEST", b"{")
+    with pytest.raises(CheckpointDamaged, match=r"checkpoints/LATEST is damaged"):
+        run.checkpoints.latest()
+    assert run.checkpoints.newest_whole().manifest == first
+    second = saved(run.checkpoints, 2.0)
+    assert run.checkpoints.latest() == second
+
+
+def test_a_lost_pointer_costs_no_checkpoint(run: RunStore) -> None:
+    first = saved(run.checkpoints, 1.0)
+    run.store.delete("runs/alpha/checkpoints/LATEST")
+    run.checkpoints.retain({first.id})
+    assert run.checkpoints.newest_whole().manifest == first
+    assert saved(run.checkpoints, 2.0).order == 1

@@ -228,7 +228,7 @@ def test_a_name_that_could_lead_elsewhere_is_refused(store: ObjectStore, key: st
 @pytest.mark.parametrize("prefix", ["/etc/", "../", "a/../../", "//", "runs/../"])
 def test_a_prefix_that_leads_elsewhere_is_refused(store: ObjectStore, prefix: str) -> None:
     store.create("a/b", b"x")
-    with pytest.raises(ConfigError, match="is not a name that a store can hold"):
+    with pytest.raises(ConfigError, match="is not the start of a name in a store"):
         store.keys(prefix)
 
 
@@ -250,6 +250,11 @@ def test_a_bucket_is_refused_before_anything_is_written() -> None:
 # --- a folder on a disk that refuses
 
 
+def files_below(root: Path) -> list[Path]:
+    """Everything that was left there, save the lock, which stays on purpose."""
+    return [path for path in root.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
 def write_all_ways(store: ObjectStore) -> list[Callable[[], object]]:
     return [
         lambda: store.create("new/one", b"x"),
@@ -263,7 +268,9 @@ def test_a_root_that_cannot_be_a_folder_is_not_writable(tmp_path: Path, place: s
     (tmp_path / "a file").write_text("not a folder")
     store = FolderStore(tmp_path / place)
     for write in write_all_ways(store):
-        with pytest.raises(NotWritable, match="cannot write to storage root") as error:
+        with pytest.raises(
+            NotWritable, match=r"cannot write .*or give another --storage$"
+        ) as error:
             write()
         assert str(tmp_path / place) in str(error.value)
         assert "\n" not in str(error.value)
@@ -271,7 +278,7 @@ def test_a_root_that_cannot_be_a_folder_is_not_writable(tmp_path: Path, place: s
     assert store.keys("") == []
 
 
-@pytest.mark.parametrize("operation", ["mkdir", "open", "fsync", "link"])
+@pytest.mark.parametrize("operation", ["mkdir", "open", "fsync", "replace"])
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT])
 def test_a_disk_that_refuses_is_told_in_one_line_and_nothing_is_left_behind(
     tmp_path: Path, faults: Any, operation: str, code: int
@@ -286,7 +293,7 @@ def test_a_disk_that_refuses_is_told_in_one_line_and_nothing_is_left_behind(
     faults.heal()
     assert store.read("new/one") is None
     assert must_read(store, "old") == b"whole"
-    assert [path.name for path in (tmp_path / "root").rglob("*") if path.is_file()] == ["old"]
+    assert [path.name for path in files_below(tmp_path)] == ["old"]
 
 
 @pytest.mark.parametrize("operation", ["open", "fsync", "replace"])
@@ -309,52 +316,28 @@ def test_a_swap_that_dies_anywhere_leaves_the_old_or_the_new(tmp_path: Path, fau
     for call in range(100):
         store = FolderStore(tmp_path / str(call))
         version = store.swap("a", b"old", None)
-        faults.die_at(call)
-        finished = True
-        try:
-            store.swap("a", b"new", version)
-        except BaseException as death:
-            assert type(death).__name__ == "Died"
-            finished = False
-        faults.heal()
-        assert must_read(store, "a") in ((b"new",) if finished else (b"old", b"new"))
+        died = faults.dies(call, lambda at=store, v=version: at.swap("a", b"new", v))
+        assert must_read(store, "a") in ((b"old", b"new") if died else (b"new",))
         assert store.keys("") == ["a"]
-        if finished:
+        if not died:
             assert call >= 3
             return
     raise AssertionError("a swap without end")
 
 
-@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.EMLINK])
-def test_a_disk_without_hard_links_creates_once_all_the_same(
-    tmp_path: Path, faults: Any, code: int
-) -> None:
-    store = FolderStore(tmp_path / "root")
-    faults.refuse("link", code)
-    store.create("a", b"first")
-    store.create("a", b"first")
-    with pytest.raises(AlreadyExists):
-        store.create("a", b"second")
-    results = in_threads(4, lambda number: store.create("b", b"%d" % number))
-    assert sum(isinstance(result, str) for result in results) == 1
-    assert store.keys("") == ["a", "b"]
-
-
-@pytest.mark.parametrize("key", ["loop", "a" * 300])
-def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path, key: str) -> None:
+def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    store = FolderStore(tmp_path)
-    for call in (store.read, store.size):
-        with pytest.raises(StorageError, match=f"cannot read .*{key}"):
-            call(key)
+    with pytest.raises(StorageError, match=r"cannot read .*loop") as error:
+        FolderStore(tmp_path).read("loop")
+    assert "\n" not in str(error.value)
 
 
 def test_a_run_is_told_beforehand_that_it_will_not_fit(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "root")
     store.check_writable(1)
-    with pytest.raises(DiskTooFull, match=r"GB free and this run needs about 1000000000\.0 GB"):
+    with pytest.raises(DiskTooFull, match=r"GB free and this run needs about 1000000000\.00 GB"):
         store.check_writable(10**18)
-    assert list((tmp_path / "root").iterdir()) == []
+    assert files_below(tmp_path) == []
 
 
 def test_looking_for_trouble_leaves_nothing_behind(tmp_path: Path, faults: Any) -> None:
@@ -364,7 +347,7 @@ def test_looking_for_trouble_leaves_nothing_behind(tmp_path: Path, faults: Any) 
         with pytest.raises((DiskTooFull, NotWritable)):
             store.check_writable()
     faults.heal()
-    assert list((tmp_path / "root").iterdir()) == []
+    assert files_below(tmp_path) == []
 
 
 def test_strange_files_are_neither_listed_nor_in_the_way(tmp_path: Path) -> None:

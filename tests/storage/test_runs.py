@@ -24,7 +24,7 @@ def journal(run: RunStore) -> Journal:
 
 
 def again(journal: Journal) -> Journal:
-    return Journal(journal.store, journal.home)
+    return Journal(journal.store, "alpha")
 
 
 # --- the journal
@@ -35,13 +35,13 @@ def again(journal: Journal) -> Journal:
 def test_what_was_appended_is_read_in_its_order(
     shared: ObjectStore, appends: list[list[dict[str, Any]]]
 ) -> None:
-    for key in shared.keys("journal/"):
+    for key in shared.keys("runs/alpha/journal/"):
         shared.delete(key)
-    journal = Journal(shared, "journal/")
+    journal = Journal(shared, "alpha")
     for batch in appends:
         journal.append(batch)
     expected = [event for batch in appends for event in batch]
-    for reader in (journal, Journal(shared, "journal/")):
+    for reader in (journal, Journal(shared, "alpha")):
         assert json.dumps(reader.read(), sort_keys=True) == json.dumps(expected, sort_keys=True)
 
 
@@ -88,7 +88,7 @@ def test_a_gap_is_named(journal: Journal) -> None:
     for n in range(3):
         journal.append([{"n": n}])
     journal.store.delete(f"{journal.home}00000001.jsonl")
-    with pytest.raises(StorageError, match=r"segment runs/alpha/journal/00000001\.jsonl is miss"):
+    with pytest.raises(StorageError, match=r"segment .*runs/alpha/journal/00000001\.jsonl is miss"):
         again(journal).read()
 
 
@@ -117,20 +117,13 @@ def test_strange_files_beside_the_segments_are_no_part_of_it(run: RunStore) -> N
 
 def test_an_append_that_dies_anywhere_is_whole_or_not_there(tmp_path: Path, faults: Any) -> None:
     for call in range(50):
-        journal = Journal(FolderStore(tmp_path / str(call)), "journal/")
+        journal = Journal(FolderStore(tmp_path / str(call)), "alpha")
         journal.append([{"n": 0}])
-        faults.die_at(call)
-        finished = True
-        try:
-            journal.append([{"n": 1}, {"n": 2}])
-        except BaseException as death:
-            assert type(death).__name__ == "Died"
-            finished = False
-        faults.heal()
+        died = faults.dies(call, lambda to=journal: to.append([{"n": 1}, {"n": 2}]))
         found = again(journal).read()
         assert found[0] == {"n": 0}
-        assert found[1:] in ([{"n": 1}, {"n": 2}], *([] if finished else [[]]))
-        if finished:
+        assert found[1:] in ([{"n": 1}, {"n": 2}], *([[]] if died else []))
+        if not died:
             assert call >= 3
             return
     raise AssertionError("an append without end")
@@ -157,7 +150,7 @@ def test_ordinary_names_are_fine(store: ObjectStore, name: str) -> None:
 
 
 def test_an_unknown_run_is_told_apart_from_a_damaged_one(run: RunStore) -> None:
-    with pytest.raises(UnknownRun, match="no run 'alpha' here; `symbio runs` lists them"):
+    with pytest.raises(UnknownRun, match=r"no run 'alpha' .*`symbio runs` lists them"):
         run.read_config()
     for damage in (b"", b"{", b"[1]", b"\xff"):
         run.write_file("config.json", damage)

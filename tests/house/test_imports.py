@@ -34,7 +34,7 @@ ROOMS = set(ALLOWED)
 ALLOWED |= {
     "runner": ROOMS - {"console"},
     "benches": ROOMS | {"runner"},
-    "cli": {"runner", "benches", "console", "report"},
+    "cli": {"runner", "benches", "console"},
 }
 PURE = {"activations", "search", "monitors", "gates", "lifecycle"}
 IMPURE_MODULES = {"os", "time", "pathlib", "random", "logging", "torch"}
@@ -132,6 +132,30 @@ def wrong_in_core(room: str, one: Import) -> Iterator[str]:
 
 def test_every_import_stays_within_the_walls() -> None:
     assert breaches(HOUSE) == []
+
+
+def doors(root: Path) -> list[str]:
+    """Return every call in the core that imports by name, which no import statement shows."""
+    return [
+        f"{path.relative_to(root).as_posix()}: {ast.unparse(node)}"
+        for path in sorted((root / "symbio_core").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__", "run_module")
+    ]
+
+
+def test_the_core_has_one_door_by_name_to_the_flows() -> None:
+    # `symbio run` looks for an embedded server where the application is installed beside the core.
+    assert doors(HOUSE) == ["symbio_core/cli.py: importlib.import_module('deployments.embedded')"]
+
+
+@pytest.mark.parametrize(
+    "text", ["importlib.import_module('flows')", "__import__('prefect')", "import_module(name)"]
+)
+def test_a_second_door_is_seen(text: str, tmp_path: Path) -> None:
+    plant(tmp_path, "symbio_core/runner/door.py", f"def f():\n    {text}")
+    assert len(doors(tmp_path)) == 1
 
 
 def test_the_walk_reaches_every_storey() -> None:

@@ -10,10 +10,11 @@ from symbio_core.config import RunConfig, changed
 from symbio_core.profiles import smoke
 from symbio_core.streams import generator
 
-WORDS = (
+TEXT = (
     "the river moon walks over old stone and sings to a small bird while rain falls on green "
     "hills where nobody sleeps but every child remembers how winter came with silver light"
-).split(" ")
+)
+WORDS = TEXT.split()
 
 
 @pytest.fixture(scope="session")

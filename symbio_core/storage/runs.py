@@ -22,7 +22,7 @@ from symbio_core.errors import ConfigError, StorageError, UnknownRun
 from symbio_core.storage.canonical import pretty_bytes
 from symbio_core.storage.checkpoints import CheckpointStore
 from symbio_core.storage.journal import Journal
-from symbio_core.storage.objects import ObjectStore
+from symbio_core.storage.objects import ObjectStore, Versioned
 
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -59,7 +59,7 @@ class RunStore:
             UnknownRun: there is no such run; the message lists the nearest that there are.
             StorageError: it is damaged.
         """
-        content = self._json("config.json")
+        content = self._parsed("config.json", self.store.read(f"{self.home}/config.json"))
         if content is None:
             known = list_runs(self.store)
             near = get_close_matches(self.run_id, known, n=3) or known[-5:]
@@ -76,9 +76,9 @@ class RunStore:
         Raises:
             SwapLost: another writer has moved it since.
         """
-        if not self._knows_state:
-            self.read_state()
         key = f"{self.home}/state.json"
+        if not self._knows_state:
+            self._see_state(self.store.read(key))
         self._state_version = self.store.swap(key, pretty_bytes(state), self._state_version)
 
     def read_state(self) -> dict[str, Any] | None:
@@ -88,9 +88,8 @@ class RunStore:
             StorageError: it is damaged.
         """
         found = self.store.read(f"{self.home}/state.json")
-        self._state_version = found.version if found else None
-        self._knows_state = True
-        return self._json("state.json")
+        self._see_state(found)
+        return self._parsed("state.json", found)
 
     def write_metrics(self, name: str, frame: pd.DataFrame) -> None:
         """Write a table as ``metrics/<name>.parquet``."""
@@ -143,12 +142,16 @@ class RunStore:
         """Return another run of the same storage root."""
         return RunStore(self.store, run_id)
 
-    def _json(self, name: str) -> dict[str, Any] | None:
-        if not self.has_file(name):
+    def _see_state(self, found: Versioned | None) -> None:
+        self._state_version = found.version if found else None
+        self._knows_state = True
+
+    def _parsed(self, name: str, found: Versioned | None) -> dict[str, Any] | None:
+        if found is None:
             return None
         where = self.store.where(f"{self.home}/{name}")
         try:
-            content = json.loads(self.read_file(name))
+            content = json.loads(found.data)
         except ValueError as error:
             raise StorageError(f"{where} is damaged ({error}); put back a copy of it") from error
         if not isinstance(content, dict):

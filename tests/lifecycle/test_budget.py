@@ -137,6 +137,14 @@ def test_the_confirmation_is_kept_aside_until_it_is_held(config: RunConfig) -> N
     assert steps_for(config, again) == int(5000 * 16 / 56)
 
 
+@pytest.mark.parametrize("left", [0, 1, 700, 1579, 1580, 1581])
+def test_a_reserve_that_is_no_longer_there_is_not_promised(config: RunConfig, left: int) -> None:
+    short = RunState(phase_index=3, steps_spent=10_000 - left)
+    assert confirm_steps_for(config, short) == min(left, 1580)
+    assert steps_for(config, short) <= left
+    assert steps_for(config, short.model_copy(update={"phase_index": 2})) == max(0, left - 1580)
+
+
 def test_a_tiny_share_still_gets_a_step(config: RunConfig, facts: SimpleNamespace) -> None:
     config = changed(config, {"phases.abiogenesis.share": 1e-9})
     planned = plan(config, RunState())

@@ -233,6 +233,15 @@ def test_a_manifest_may_not_lead_out_of_its_folder(tmp_path: Path) -> None:
             store.load("0000000010-0123456789abcdef")
 
 
+def test_a_blob_of_another_length_is_told_by_its_length(tmp_path: Path) -> None:
+    store = checkpoints(tmp_path)
+    manifest = saved(store, 1.0)
+    size = manifest.parts["member"].size
+    shorten(blob(tmp_path, manifest))
+    with pytest.raises(CheckpointDamaged, match=f"has {size - 3} bytes instead of {size}"):
+        store.load(manifest.id)
+
+
 def test_with_every_checkpoint_damaged_all_are_named(tmp_path: Path) -> None:
     store = checkpoints(tmp_path)
     for manifest in (saved(store, 1.0), saved(store, 2.0)):
@@ -336,6 +345,9 @@ def test_a_save_that_dies_anywhere_leaves_every_earlier_checkpoint_whole(
         died = faults.dies(call, lambda store=store: saved(store, 3.0))
         assert is_whole(store, first, 1.0)
         assert is_whole(store, second, 2.0)
+        latest = store.latest()
+        assert latest is not None
+        assert latest.meta["seed"] in ((2.0, 3.0) if died else (3.0,))
         newest = store.newest_whole()
         assert newest.damaged == ()
         assert newest.manifest is not None

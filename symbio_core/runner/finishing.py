@@ -37,7 +37,7 @@ def ship(run: Run) -> CheckpointRef:
             f"run '{run.run_id}' has not finished its first phase, so there is nothing to report "
             f"yet; go on with it by `symbio resume {run.run_id}`"
         )
-    return min(known, key=lambda ref: (ref.val_bpb != ref.val_bpb, ref.val_bpb))
+    return min(known, key=lambda ref: (ref.val_bpb != ref.val_bpb, ref.val_bpb, ref.id))
 
 
 def export(run: Run, model: GPT, shipped: CheckpointRef) -> None:

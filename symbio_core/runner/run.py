@@ -238,7 +238,7 @@ class Run:
 
     def _phase_run(self, plan: PhasePlan, *, watched: bool) -> PhaseRun:
         assert plan.start is not None
-        snapshot = self.vault.load_step(plan)
+        snapshot = self.vault.load_step(plan, lambda damage: self._note("noted", message=damage))
         before = float(snapshot.progress["seconds"]) if snapshot and snapshot.progress else 0.0
         pace = Pace(
             self.config,

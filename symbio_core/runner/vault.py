@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,9 +76,12 @@ class Vault:
             meta["best_formula"] = line.best.member.formula
         self.checkpoints.save(parts, meta, step=step, kind="step")
 
-    def load_step(self, plan: PhasePlan) -> Snapshot | None:
-        """Return the newest whole step checkpoint of an attempt, or None."""
-        manifest = self.checkpoints.newest_whole("step").manifest
+    def load_step(self, plan: PhasePlan, tell: Callable[[str], None]) -> Snapshot | None:
+        """Return the newest whole step checkpoint of an attempt, or None; ``tell`` of damage."""
+        newest = self.checkpoints.newest_whole("step")
+        for damage in newest.damaged:
+            tell(damage)
+        manifest = newest.manifest
         if manifest is None:
             return None
         meta = manifest.meta

@@ -279,3 +279,25 @@ def test_a_report_before_the_first_phase_is_refused_in_one_line(tiny_config: Run
     run = runner.open_run(tiny_config, "young")
     with pytest.raises(UnknownRun, match="symbio resume young"):
         run.report()
+
+
+def test_a_damaged_step_checkpoint_is_told_and_costs_no_more_than_its_steps(
+    lived: tuple[Run, FinalReport], tiny_corpus: Path, tmp_path: Path
+) -> None:
+    config = changed(tiny(tiny_corpus, tmp_path), {"storage.save_every": 10})
+    unsubscribe = stop_at(lambda p: p.activity == "training" and p.step >= 20)
+    with pytest.raises(Interrupted):
+        runner.live(runner.open_run(config, "damaged"))
+    unsubscribe()
+    clear_stop()
+    newest = runner.reopen(str(tmp_path), "damaged").store.checkpoints.newest_whole("step")
+    assert newest.manifest is not None
+    blob = newest.manifest.parts["member"].sha256
+    path = next(tmp_path.rglob(blob))
+    path.write_bytes(path.read_bytes()[:-7])
+    run = runner.reopen(str(tmp_path), "damaged")
+    plan = run.plan_next()
+    assert plan is not None
+    outcome = run.train(plan)
+    assert any(blob in str(event.get("message")) for event in run.events)
+    assert outcome.end.val_nats == lived[0].attempts[0].outcome.end.val_nats

@@ -7,11 +7,14 @@ import socket
 import tomllib
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 PROJECT = Path(__file__).resolve().parents[1]
 HOME = PROJECT / ".symbio" / "prefect"
+OURS = "# Written by `symbio up`, removed when it stops."
 PROFILE = "symbio"
 """Profile of Prefect's settings that names the server of `symbio up`."""
 SILENT = {
@@ -51,6 +54,28 @@ def remember_server(home: Path, api_url: str) -> None:
     """Write the server's address into Prefect's profile, where its command line looks for it."""
     text = f'active = "{PROFILE}"\n\n[profiles.{PROFILE}]\nPREFECT_API_URL = "{api_url}"\n'
     (home / "profiles.toml").write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def server_found_from(folder: Path, api_url: str) -> Iterator[None]:
+    """Let Prefect's own command line find the server from ``folder`` while the body runs.
+
+    Prefect reads ``prefect.toml`` of the folder it is called in. One that a person wrote is left
+    as it is; the environment always has the last word.
+    """
+    path = folder / "prefect.toml"
+    try:
+        foreign = not path.read_text(encoding="utf-8").startswith(OURS)
+    except FileNotFoundError:
+        foreign = False
+    if foreign:
+        yield
+        return
+    path.write_text(f'{OURS}\n[api]\nurl = "{api_url}"\n', encoding="utf-8")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def running_server(home: Path) -> str | None:

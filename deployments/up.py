@@ -20,6 +20,7 @@ from deployments.surroundings import (
     is_healthy,
     remember_server,
     running_server,
+    server_found_from,
     settle,
 )
 
@@ -78,7 +79,10 @@ def up(port: int, stop: threading.Event) -> None:
         asyncio.run(_settle_lost_runs("lost with the server before"))
         say("registering the deployments of prefect.yaml")
         _deploy(home)
-        with _child("worker", home, ["worker", "start", "--pool", LOCAL_POOL]) as worker:
+        with (
+            server_found_from(PROJECT, api_url),
+            _child("worker", home, ["worker", "start", "--pool", LOCAL_POOL]) as worker,
+        ):
             say(_welcome(port))
             while not stop.wait(0.5):
                 for name, child in (("server", server), ("worker", worker)):

@@ -17,6 +17,7 @@ from deployments.surroundings import (
     is_healthy,
     remember_server,
     running_server,
+    server_found_from,
     settle,
 )
 from deployments.up import main
@@ -105,3 +106,29 @@ def test_a_second_server_is_not_started(
     remember_server(home, api_url)
     assert main(["--port", "1"]) == 1
     assert "it runs already: http://127.0.0.1:" in capsys.readouterr().err
+
+
+def test_prefects_own_commands_find_the_server_from_the_folder_while_it_runs(
+    tmp_path: Path,
+) -> None:
+    api_url = "http://127.0.0.1:4999/api"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    with server_found_from(tmp_path, api_url):
+        seen = subprocess.run(
+            [sys.executable, "-m", "prefect", "config", "view"],
+            cwd=tmp_path,
+            env=clean | {"PREFECT_HOME": str(tmp_path / "home")},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert api_url in seen
+    assert not (tmp_path / "prefect.toml").exists()
+
+
+def test_a_persons_own_prefect_toml_is_left_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "prefect.toml"
+    mine.write_text("# mine\n", encoding="utf-8")
+    with server_found_from(tmp_path, "http://127.0.0.1:4999/api"):
+        assert mine.read_text(encoding="utf-8") == "# mine\n"
+    assert mine.exists()

@@ -300,4 +300,8 @@ def test_a_damaged_step_checkpoint_is_told_and_costs_no_more_than_its_steps(
     assert plan is not None
     outcome = run.train(plan)
     assert any(blob in str(event.get("message")) for event in run.events)
-    assert outcome.end.val_nats == lived[0].attempts[0].outcome.end.val_nats
+    # Progress is told a few times a second, so the stop may come in any later phase.
+    same = [
+        a for a in lived[0].attempts if (a.plan.phase, a.plan.attempt) == (plan.phase, plan.attempt)
+    ]
+    assert outcome.end.val_nats == same[0].outcome.end.val_nats

@@ -7,7 +7,7 @@ itself trains along as the control, so a difference of losses is a difference of
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -332,8 +332,3 @@ def _mean(trial: Trial) -> float:
 def _rank_value(trial: Trial) -> float:
     assert trial.ranked is not None
     return trial.ranked.rank_value
-
-
-def steps_of(rungs: Sequence[Rung]) -> int:
-    """Return the steps that a member trains which stays to the end."""
-    return sum(rung.steps for rung in rungs)

@@ -63,7 +63,6 @@ class PhaseProgress(Record):
     lr_probe: tuple[float, float, float] | None = None
     lr_probe_ci: float = 0.0
     best_nats: tuple[float, ...] = ()
-    best_line_step: int = 0
     seconds: float = 0.0
     """Wall time of earlier processes at this attempt (s)."""
 
@@ -207,7 +206,7 @@ class PhaseRun:
         )
         self._update(points=(*self.at.points, point))
         if not self.at.best_nats or mean < float(np.mean(self.at.best_nats)):
-            self._update(best_nats=tuple(float(x) for x in val), best_line_step=self.line.line_step)
+            self._update(best_nats=tuple(float(x) for x in val))
             self.best = Snapshot.of(self.line, self.search)
 
     # --- search

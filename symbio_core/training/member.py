@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,6 @@ class Stretch:
     clipped: int = 0
     loss: float = float("nan")
     """Loss of the last step (nats a token)."""
-    losses: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -87,7 +85,7 @@ class Member:
         stretch = Stretch()
         self.model.train()
         for index in range(steps):
-            loss, norm, skipped, clipped = self._step(
+            loss, skipped, clipped = self._step(
                 batch_at(self.line_step), lr_at(self.line_step), clip_scale
             )
             self.line_step += 1
@@ -95,8 +93,6 @@ class Member:
             stretch.skipped += skipped
             stretch.clipped += clipped
             stretch.loss = loss
-            stretch.losses.append(loss)
-            stretch.norms.append(norm)
             if on_step is not None:
                 on_step(index, loss)
             if should_stop is not None and should_stop():
@@ -104,7 +100,7 @@ class Member:
         stretch.seconds = time.perf_counter() - began
         return stretch
 
-    def _step(self, batch: Batch, lr: float, clip_scale: float) -> tuple[float, float, bool, bool]:
+    def _step(self, batch: Batch, lr: float, clip_scale: float) -> tuple[float, bool, bool]:
         ids_BT = torch.from_numpy(batch[0]).to(self.device.name)
         targets_BT = torch.from_numpy(batch[1]).to(self.device.name)
         with self.device.autocast():
@@ -124,7 +120,7 @@ class Member:
             self.norms = [*self.norms, norm][-NORMS_KEPT:]
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
-        return value, norm, skipped, not skipped and norm > limit
+        return value, skipped, not skipped and norm > limit
 
     def _is_spike(self, loss: float, norm: float) -> bool:
         if not (np.isfinite(loss) and np.isfinite(norm)):

@@ -66,6 +66,9 @@ def run(
     start_from: Annotated[
         str | None, typer.Option(help="Go on from the best model of this run, or of `latest`.")
     ] = None,
+    without: Annotated[
+        str | None, typer.Option(help="Mechanisms to switch off, e.g. fusion,diversity.")
+    ] = None,
     storage: Annotated[str | None, typer.Option(help="Folder that holds all runs.")] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Without Prefect, even where it is installed.")
@@ -81,6 +84,7 @@ def run(
         "seed": seed,
         "start_from": start_from,
         "storage.root": storage,
+        "without": [name.strip() for name in without.split(",")] if without else None,
     }
     changes |= {key: value for key, value in named.items() if value is not None}
     changes |= dict(_assignment(text) for text in settings or [])

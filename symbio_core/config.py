@@ -28,6 +28,26 @@ PhaseName = Literal[
 ]
 
 
+Mechanism = Literal[
+    "search",
+    "immigrants",
+    "crossover",
+    "diversity",
+    "complexity",
+    "ecology",
+    "pressure",
+    "fusion",
+    "kuramoto",
+    "niche",
+    "dormancy",
+    "averaging",
+    "probe",
+    "final",
+]
+MECHANISMS: tuple[Mechanism, ...] = get_args(Mechanism)
+"""Everything that `without` can switch off."""
+
+
 class Settings(BaseModel):
     """Base of all groups: frozen, closed to unknown keys; the string under a field is its help."""
 
@@ -229,6 +249,8 @@ class SearchSettings(Settings):
     """What a node costs in ranking, in spreads of the generation's scores."""
     eval_batches: int = Field(12, ge=4, le=512)
     """Fixed validation batches of a paired comparison."""
+    free_energy: float = Field(0.0, ge=0.0, le=10.0)
+    """β of the free energy F = loss + β·weight entropy that ranking goes by (nats a nat)."""
 
 
 class ConfirmSettings(Settings):
@@ -321,6 +343,8 @@ class RunConfig(Settings):
     """What passes from phase to phase: weights and all, or only knowledge about functions."""
     start_from: str | None = None
     """Run whose best checkpoint this one starts from; `latest` is the newest finished run."""
+    without: tuple[Mechanism, ...] = ()
+    """Mechanisms that are switched off, for an ablation or because they did not help."""
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
@@ -331,6 +355,10 @@ class RunConfig(Settings):
     budget: BudgetSettings = BudgetSettings()
     compute: ComputeSettings = ComputeSettings()
     storage: StorageSettings = StorageSettings()
+
+    def has(self, mechanism: Mechanism) -> bool:
+        """Say whether a mechanism is switched on."""
+        return mechanism not in self.without
 
     def phase(self, name: str) -> PhaseSettings:
         """Return a phase's settings with the search-wide overrides applied."""

@@ -60,6 +60,10 @@ class Score(Record):
     """Steps the member had trained when it was scored."""
     seconds: float = 0.0
     """Wall time of its training (s)."""
+    cost: float = 1.0
+    """What a step with its function costs over one with the control's (1 = the same)."""
+    entropy_nats: float = 0.0
+    """Weight entropy of its FFN over the control's (nats)."""
 
 
 class MemberRecord(Record):
@@ -73,8 +77,39 @@ class MemberRecord(Record):
     """What it was sorted by, after diversity bonus and complexity price; lower is better."""
     novelty: float = 0.0
     """Functional distance to its nearest sibling (0..1)."""
+    gaps: tuple[Interval, ...] = ()
+    """After each rung it saw: (validation − train probe) minus the control's (nats a token)."""
+    above_frac: float = 0.0
+    """Share of its first rung's steps with a training loss above the control's (0..1)."""
     fate: str
     """`won`, `survived`, or why it dropped out."""
+
+
+class FusionCheck(Record):
+    """How the consensus of a generation fared, beside a twin of the control left uncoupled."""
+
+    entropy_nats: tuple[float, ...]
+    """Weight entropy of the consensus: at the start and after each rung (nats)."""
+    consensus_nats: Interval
+    """Validation loss of the consensus minus the best member's, at the end (nats a token)."""
+    twin_nats: Interval
+    """Validation loss of the uncoupled twin minus where it started (nats a token)."""
+    coupled_nats: Interval
+    """The same of the control, which is coupled (nats a token)."""
+
+
+class TransferCheck(Record):
+    """A child on inherited weights against its cold twin on fresh ones."""
+
+    formula: str
+    warm_nats: Interval
+    """Child minus control after the first rung, both on the line's weights (nats a token)."""
+    cold_nats: Interval
+    """The same two functions after as many steps from one set of fresh weights."""
+    above_frac: float
+    """Share of the warm child's steps above the control (0..1)."""
+    steps: int
+    """Steps the two cold members cost."""
 
 
 class Generation(Record):
@@ -103,6 +138,10 @@ class Generation(Record):
     """Kuramoto order parameter r after each rung (0..1)."""
     angle_gaps: tuple[float, ...] = ()
     """Largest gap between neighbouring angles after each rung (rad)."""
+    fusion: FusionCheck | None = None
+    """What became of the consensus, where members were fused."""
+    transfers: tuple[TransferCheck, ...] = ()
+    """Children whose inherited weights were put to the test."""
     fusions_accepted: int = 0
     fusions_refused: int = 0
     hidden_lr_factor: float = 1.0
@@ -183,6 +222,10 @@ class Adaptation(Record):
     """Share of a generation drawn afresh (0..1)."""
     open_reserve: float = Field(0.0, ge=0.0, le=1.0)
     """1 opens the reserve pool of leaves."""
+    reset_consensus: float = Field(0.0, ge=0.0, le=1.0)
+    """1 throws the consensus weights away after each rung instead of carrying them on."""
+    inherit_less: float = Field(0.0, ge=0.0, le=1.0)
+    """Share of fresh weights mixed into a child's FFN where its function changes (0..1)."""
     perturb_consensus: float = Field(0.0, ge=0.0, le=1.0)
     """Relative noise put on the consensus weights when the next generation starts."""
     extra_patience: float = Field(0.0, ge=0.0, le=4.0)

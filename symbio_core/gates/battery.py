@@ -8,11 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import ndtr, stdtrit
 
 from symbio_core.gates.copying import Source
-from symbio_core.gates.measures import words_of
+from symbio_core.gates.measures import Measures, words_of
 from symbio_core.gates.quality import (
     ALIKE,
     WEIGHTS,
@@ -22,15 +20,12 @@ from symbio_core.gates.quality import (
     quality,
 )
 from symbio_core.gates.reference import Reference
+from symbio_core.gates.resampling import Numbers, cluster_interval, without_each
 from symbio_core.records import Battery, Interval, Sample
-from symbio_core.streams import generator
 
-RESAMPLES = 2000
-"""Bootstrap resamples behind an interval."""
 SHARED_WORDS = 3
 """Length of the n-grams that answers are compared by (words)."""
 
-Numbers = npt.NDArray[np.float64]
 Grams = frozenset[tuple[str, ...]]
 
 _MARK = re.compile(r"\s*<\|[^|<>\s]*\|>\s*")
@@ -58,9 +53,10 @@ def score_battery(
 
     To the parts of each text (`quality.score`) come two that only show among many. `diversity`:
     the share of an answer's three-word runs that no answer to another prompt has, over the share
-    that human passages show among as many. `likeness`: how alike all answers as a whole are to
-    human text (`quality.likeness`), the same number for every answer. Words in runs copied from the
-    prompt count as copied. Empty answers and errors count 0 and are never left out.
+    that human passages show among as many. `likeness`: how alike to human text all
+    answers to the other prompts are as a whole (`quality.likeness`), which tells what each prompt
+    does to it. Words in runs copied from the prompt count as copied. Empty answers and errors count
+    0 and are never left out.
 
     Args:
         reference: human text of the corpus.
@@ -76,23 +72,15 @@ def score_battery(
     texts = ["" if answer.error is not None else _plain(answer.text) for answer in answers]
     words = [words_of(text) for text in texts]
     found = reference.training.measure(texts, reference.seed)
-    away = np.array(
-        [
-            deviations(reference, measures, len(answer)) if answer else np.zeros(len(ALIKE))
-            for measures, answer in zip(found, words, strict=True)
-        ]
-    ).reshape(len(texts), len(ALIKE))
-    written = np.array([float(bool(answer)) for answer in words])
-    mean = away.sum(axis=0) / max(1.0, written.sum())
-    alike = float(likeness(mean, np.array(written.sum()))) if written.any() else 0.0
-    samples, own = [], []
-    for answer, text, measures, diverse in zip(
-        answers, texts, found, _diversity(reference, answers, words), strict=True
+    prompts = [answer.prompt_index for answer in answers]
+    alike = _likeness_of_the_others(reference, found, words, prompts)
+    samples = []
+    for answer, text, measures, diverse, others in zip(
+        answers, texts, found, _diversity(reference, answers, words), alike, strict=True
     ):
         parts = parts_of(reference, text, answer.ended, measures) | {"diversity": diverse}
         parts["copying"] *= 1.0 - _echoed_frac(answer.prompt, text)
-        own.append(quality(parts))
-        parts["likeness"] = alike
+        parts["likeness"] = others
         samples.append(
             Sample(
                 prompt=answer.prompt,
@@ -106,14 +94,7 @@ def score_battery(
     longest, share = _copying(reference, words)
     return Battery(
         samples=tuple(samples),
-        quality=_battery_interval(
-            np.array(own),
-            away,
-            written,
-            [answer.prompt_index for answer in answers],
-            seed,
-            confidence,
-        ),
+        quality=_quality_interval(samples, prompts, seed, confidence),
         longest_verbatim=longest,
         verbatim_frac=share,
     )
@@ -123,23 +104,25 @@ def paired_quality(before: Battery, after: Battery, *, seed: int, confidence: fl
     """Say how much better ``after`` is than ``before``, and how sure that is.
 
     Answers to the same prompt at the same temperature are compared, so that what is hard about a
-    prompt cancels. Prompts are resampled whole, since answers to one prompt resemble each other;
-    the two batteries' `likeness` is taken as it was found.
+    prompt cancels. Prompts are resampled whole, since answers to one prompt resemble each other,
+    and what each prompt does to the `likeness` of its battery is part of its influence; see
+    `cluster_interval`.
 
     Returns:
         Mean difference of quality (−1..1) with its interval. Where fewer than two prompts are
         shared nothing is known, and the interval is the whole range.
-
-    Source:
-        Hesterberg (2015), What Teachers Should Know About the Bootstrap, The American Statistician
-        69(4): percentile interval, widened for small samples.
     """
-    old = dict(_numbered(before.samples))
-    shared = [(key, new - old[key]) for key, new in _numbered(after.samples) if key in old]
+    old, new = _numbered(before.samples), _numbered(after.samples)
+    shared = [key for key in new if key in old]
     numbers: dict[tuple[str, int], int] = {}
-    groups = [numbers.setdefault((key[0], key[2]), len(numbers)) for key, _ in shared]
-    differences = np.array([difference for _, difference in shared])
-    return _interval(differences, groups, seed, confidence, least=-1.0)
+    prompts = [numbers.setdefault((key[0], key[2]), len(numbers)) for key in shared]
+    value = float(np.mean([new[k].quality - old[k].quality for k in shared])) if shared else 0.0
+    change = np.zeros(0)
+    if len(numbers) > 1:
+        change = _without_each([new[k] for k in shared], prompts) - _without_each(
+            [old[k] for k in shared], prompts
+        )
+    return cluster_interval(value, change, seed=seed, confidence=confidence, least=-1.0)
 
 
 def _plain(text: str) -> str:
@@ -153,71 +136,54 @@ def _echoed_frac(prompt: str, text: str) -> float:
     return float((runs > 0).mean()) if len(runs) else 0.0
 
 
-def _numbered(samples: Iterable[Sample]) -> list[tuple[tuple[str, float, int], float]]:
+def _numbered(samples: Iterable[Sample]) -> dict[tuple[str, float, int], Sample]:
     # The same prompt may stand in a prompts file twice, so its answers are told apart by number.
     seen: dict[tuple[str, float], int] = {}
-    found = []
+    found = {}
     for sample in samples:
         cell = (sample.prompt, sample.temperature)
         seen[cell] = seen.get(cell, -1) + 1
-        found.append(((*cell, seen[cell]), sample.quality))
+        found[(*cell, seen[cell])] = sample
     return found
 
 
-def _interval(
-    values: Numbers, groups: Sequence[int], seed: int, confidence: float, *, least: float
-) -> Interval:
-    place, draws = _draws(groups, seed)
-    mean = float(values.mean()) if len(values) else 0.0
-    if draws.shape[1] < 2:
-        return Interval(value=mean, low=least, high=1.0, confidence=confidence)
-    sums, sizes = np.bincount(place, weights=values), np.bincount(place)
-    means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
-    return _percentiles(mean, means, draws.shape[1], confidence)
+def _likeness_of_the_others(
+    reference: Reference,
+    found: Sequence[Measures],
+    words: Sequence[list[str]],
+    prompts: Sequence[int],
+) -> list[float]:
+    away = np.zeros((len(words), len(ALIKE)))
+    for row, measures, answer in zip(away, found, words, strict=True):
+        if answer:
+            row[:] = deviations(reference, measures, len(answer))
+    written = np.array([float(bool(answer)) for answer in words])
+    alike = []
+    for prompt in prompts:
+        others = np.array([other != prompt for other in prompts])
+        # With one prompt alone there are no others: then all answers are looked at.
+        n = written[others].sum() or written.sum()
+        rows = away[others] if written[others].any() else away
+        alike.append(float(likeness(rows.sum(axis=0) / n, np.array(n))) if n else 0.0)
+    return alike
 
 
-def _battery_interval(
-    own: Numbers,
-    away: Numbers,
-    written: Numbers,
-    groups: Sequence[int],
-    seed: int,
-    confidence: float,
+def _quality_interval(
+    samples: Sequence[Sample], prompts: Sequence[int], seed: int, confidence: float
 ) -> Interval:
-    if not written.any():
+    value = float(np.mean([sample.quality for sample in samples])) if samples else 0.0
+    if samples and not any(words_of(sample.text) for sample in samples):
         # Nothing was written: that is known, whatever the prompts.
         return Interval(value=0.0, low=0.0, high=0.0, confidence=confidence)
-    value = _likeness(away.sum(axis=0), np.array(written.sum()))
-    plain = _interval(own * value, groups, seed, confidence, least=0.0)
-    place, draws = _draws(groups, seed)
-    if draws.shape[1] < 2:
-        return plain
-    by_prompt = np.zeros((draws.shape[1], 2 + len(ALIKE)))
-    np.add.at(by_prompt, place, np.column_stack([np.ones(len(own)), written, away]))
-    sizes, n_written = by_prompt[draws, 0].sum(axis=1), by_prompt[draws, 1].sum(axis=1)
-    alike = _likeness(by_prompt[draws, 2:].sum(axis=1), n_written)
-    # Resampling adds its own noise to a distance, which can only make it longer: centred again.
-    alike = np.minimum(1.0, alike * (value / alike.mean()))
-    qualities = np.bincount(place, weights=own)[draws].sum(axis=1) / sizes * alike
-    return _percentiles(plain.value, qualities, draws.shape[1], confidence)
+    left_out = _without_each(samples, prompts) if len(set(prompts)) > 1 else np.zeros(0)
+    return cluster_interval(value, left_out, seed=seed, confidence=confidence, least=0.0)
 
 
-def _likeness(sums: Numbers, n_written: Numbers) -> Numbers:
-    n = np.maximum(1.0, n_written)
-    return likeness(sums / n[..., None], n) ** WEIGHTS["likeness"]
-
-
-def _draws(groups: Sequence[int], seed: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
-    names, place = np.unique(np.array(groups, dtype=np.int64), return_inverse=True)
-    n = len(names)
-    return place, generator(seed, "bootstrap").integers(0, max(1, n), (RESAMPLES, n))
-
-
-def _percentiles(value: float, resampled: Numbers, n: int, confidence: float) -> Interval:
-    # Resampling n values shows too little spread by √((n−1)/n), and few of them have t's tails.
-    tail = float(ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1.0 - confidence) / 2.0)))
-    low, high = np.quantile(resampled, [tail, 1.0 - tail]).tolist()
-    return Interval(value=value, low=min(value, low), high=max(value, high), confidence=confidence)
+def _without_each(samples: Sequence[Sample], prompts: Sequence[int]) -> Numbers:
+    factor = np.array([s.parts.get("likeness", 1.0) ** WEIGHTS["likeness"] for s in samples])
+    worth = np.array([sample.quality for sample in samples])
+    own = np.divide(worth, factor, out=np.zeros(len(samples)), where=factor > 0.0)
+    return without_each(own, factor, prompts)
 
 
 def _copying(reference: Reference, words: Sequence[list[str]]) -> tuple[int, float]:

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from symbio_core.config import GateSettings
+from symbio_core.gates.evidence import TRAINING_NOISE_NATS, repeated, share_interval
+from symbio_core.gates.expected import POINTS_NEEDED, course_of
 from symbio_core.monitors import paired_interval, robust_slope
-from symbio_core.records import Change, Generation, Outcome, Verdict
+from symbio_core.records import Change, EvalPoint, Generation, Interval, Outcome, Verdict
 
 EXHAUSTED = 0.8
 """Share of offspring that are known functions, above which the space is exhausted (0..1)."""
+USUAL = 0.65
+"""Share that is surely exceeded as well: small pools of healthy runs had about as much (0..1)."""
 DIVERSE = 0.3
 """Functional diversity at which a population may still be preparing a jump (0..1)."""
 LOCKED = 0.9
@@ -20,6 +24,10 @@ SKIPPED = 0.1
 """Share of steps skipped as spikes that says the learning rate is wrong (0..1)."""
 CLIPPED = 0.9
 """Share of clipped steps that says so; some clipping is normal (0..1)."""
+STILL = 0.25
+"""Share of the expected pace that a line surely has to miss to stand still (0..1).
+
+Healthy stretches at a constant learning rate had 0.7 to 1.8 of it, falling ones 0.9 to 6."""
 RISING = 0.05
 """Gain of diversity that counts as a rise (0..1)."""
 OSCILLATORS = 3
@@ -29,64 +37,84 @@ ANNEALING_NATS = 0.05
 
 Any lower rate lowers the loss at once, by 0.005 to 0.014 in trials where it cost 0.02 to 0.07 by
 the end of the run: a short probe measures annealing, so only a far larger gain is believed."""
+SEEABLE_NATS = 2.0 * TRAINING_NOISE_NATS
+"""A fall expected to be smaller than this is lost in the noise of training (nats a token)."""
+NO_SEARCH = "no search in this phase"
 FLAT_GENERATIONS = 2
 """Generations without a find before stasis is called that."""
 
 
 def judge_plateau(
-    outcome: Outcome, history: Sequence[Generation], gates: GateSettings
+    outcome: Outcome,
+    history: Sequence[Generation],
+    gates: GateSettings,
+    earlier: Sequence[EvalPoint] = (),
 ) -> tuple[Verdict, ...]:
-    """Return all four verdicts.
+    """Return all four verdicts, each from its own evidence alone.
 
     Args:
         outcome: what the attempt measured.
         history: generations of earlier attempts, oldest first.
         gates: confidence.
+        earlier: evaluations of the run before the attempt; they say how far the loss should have
+            fallen at the attempt's learning rate. Without them a line is flat that does not fall.
     """
     return (
-        _exhaustion(outcome),
-        _equilibrium(outcome, history),
-        _stagnation(outcome, gates),
-        _mismatch(outcome),
+        _exhaustion(outcome, gates),
+        _equilibrium(outcome, history, earlier, gates),
+        _stagnation(outcome, earlier, gates),
+        _mismatch(outcome, gates),
     )
 
 
-def _exhaustion(outcome: Outcome) -> Verdict:
-    """Most offspring are known functions and the Pareto front stands still."""
+def _exhaustion(outcome: Outcome, gates: GateSettings) -> Verdict:
+    """Most offspring are known functions, surely more than usual, and the front stands still."""
     proposals = sum(g.proposals for g in outcome.generations)
     duplicates = sum(g.duplicates for g in outcome.generations)
-    share = duplicates / proposals if proposals else 0.0
+    share = share_interval(duplicates, proposals, confidence=gates.confidence)
     moved = any(g.front_moved for g in outcome.generations)
-    failed = share > EXHAUSTED and not moved
-    reason = f"{share:.0%} of {proposals} offspring were functions known already"
+    failed = share.value > EXHAUSTED and share.low > USUAL and not moved
+    reason = f"{share.value:.0%} of {proposals} offspring were functions known already"
     return _verdict(
         "activation space exhaustion",
         "share of offspring that were known (0..1)",
-        share,
+        share.value,
         EXHAUSTED,
         not failed,
-        reason if outcome.generations else "no search in this phase",
+        reason if outcome.generations else NO_SEARCH,
         Change(setting="open_reserve", op="set", value=1.0),
         Change(setting="extra_depth", op="add", value=1.0),
         Change(setting="extra_nodes", op="add", value=3.0),
+        interval=share if proposals else None,
     )
 
 
-def _equilibrium(outcome: Outcome, history: Sequence[Generation]) -> Verdict:
+def _equilibrium(
+    outcome: Outcome,
+    history: Sequence[Generation],
+    earlier: Sequence[EvalPoint],
+    gates: GateSettings,
+) -> Verdict:
     """Nothing was found for a while, but the population is diverse: patience, with a limit.
 
-    It fails only so that its response is applied; the limit is the bound of `extra_patience`.
+    Where the learning rate is so low that the line itself could not visibly fall, finding nothing
+    is no stasis. It fails only so that its response is applied; the limit is the bound of
+    `extra_patience`. Diversity follows from the formulas alone, so it has no interval.
     """
     recent = [*history, *outcome.generations][-FLAT_GENERATIONS:]
     diversity = recent[-1].diversity if recent else 0.0
     applies = bool(outcome.generations) and len(recent) == FLAT_GENERATIONS
     rising = applies and diversity > recent[0].diversity + RISING
-    flat = applies and not any(g.found for g in recent)
+    expected = course_of(earlier, outcome.points, confidence=gates.confidence).expected_nats
+    cold = expected is not None and expected < SEEABLE_NATS
+    flat = applies and not any(g.found for g in recent) and not cold
     failed = flat and (diversity >= DIVERSE or rising)
     if not outcome.generations:
-        reason = "no search in this phase"
+        reason = NO_SEARCH
     elif failed:
         reason = "nothing better for a while, yet candidates differ: stasis before a jump is normal"
+    elif cold:
+        reason = "the learning rate is too low for a find to be seen, so this is no stasis"
     else:
         reason = "the search is not in stasis"
     return _verdict(
@@ -100,31 +128,42 @@ def _equilibrium(outcome: Outcome, history: Sequence[Generation]) -> Verdict:
     )
 
 
-def _stagnation(outcome: Outcome, gates: GateSettings) -> Verdict:
-    """The members run as one and the loss does not fall: the consensus holds them fast."""
+def _stagnation(outcome: Outcome, earlier: Sequence[EvalPoint], gates: GateSettings) -> Verdict:
+    """The members run as one and the line stands still: the consensus holds them fast.
+
+    Standing still is meant against what the learning rate of the stretch should have given, see
+    `_pace`. The figure shown is the pace where it was it that decided, else r, which is exact.
+    """
     name, metric = "consensus stagnation", "order parameter r of the members (0..1)"
     r = _last_sync(outcome.generations)
     if r is None:
-        reason = "too few members at a time" if outcome.generations else "no search in this phase"
+        reason = "too few members at a time" if outcome.generations else NO_SEARCH
         return _verdict(name, metric, 0.0, LOCKED, True, reason)
-    locked = r > LOCKED
-    failed = locked and not outcome.generations[-1].found and not _falls(outcome, gates)
+    locked, found = r > LOCKED, outcome.generations[-1].found
+    pace = _pace(outcome, earlier, gates)
+    still = not _falls(outcome, gates) if pace is None else pace.high < STILL
+    failed = locked and not found and still
     reason = f"members {'run as one' if locked else 'keep their own pace'} (r = {r:.2f})"
     if locked:
+        known = "" if pace is None else f" ({pace.value:.0%} of the pace to be expected)"
         reason += (
-            ", and the loss does not surely fall" if failed else ", and yet something gets better"
+            f", and the loss stands still{known}"
+            if failed
+            else f", and yet something gets better{known}"
         )
+    shown = pace if locked and not found else None
     return _verdict(
         name,
-        metric,
-        r,
-        LOCKED,
+        metric if shown is None else "fall of the loss over the expected one (0..)",
+        r if shown is None else shown.value,
+        LOCKED if shown is None else STILL,
         not failed,
         reason,
         Change(setting="perturb_consensus", op="set", value=0.05),
         Change(setting="coupling_scale", op="scale", value=0.5),
         Change(setting="fusion_scale", op="scale", value=0.5),
         Change(setting="mutation_scale", op="scale", value=1.25),
+        interval=shown,
     )
 
 
@@ -140,53 +179,90 @@ def _last_sync(generations: Sequence[Generation]) -> float | None:
     return told[-1] if told else None
 
 
-def _falls(outcome: Outcome, gates: GateSettings) -> bool:
-    """Whether the line's validation loss surely fell, by its slope or batch by batch."""
-    points = outcome.points
-    slope = robust_slope(
-        [p.line_step for p in points], [p.val_nats for p in points], confidence=gates.confidence
+def _pace(outcome: Outcome, earlier: Sequence[EvalPoint], gates: GateSettings) -> Interval | None:
+    """Return the attempt's fall of loss over the expected one; None where none can be expected.
+
+    Two figures tell it, the slope through the points and the batch-by-batch change from start to
+    end. The one that leaves more room counts, so that both have to agree on standing still.
+    """
+    course = course_of(earlier, outcome.points, confidence=gates.confidence)
+    before, change = course.before, _change(outcome, gates)
+    slopes = [course.own] if len(outcome.points) >= POINTS_NEEDED else []
+    if change is not None and course.gained > 0.0:
+        slopes.append(_scaled(repeated(change), 1.0 / course.gained))
+    if before is None or not slopes:
+        return None
+    return max((_scaled(slope, 1.0 / before.value) for slope in slopes), key=lambda s: s.high)
+
+
+def _scaled(interval: Interval, factor: float) -> Interval:
+    ends = sorted((interval.low * factor, interval.high * factor))
+    return interval.model_copy(
+        update={"value": interval.value * factor, "low": ends[0], "high": ends[1]}
     )
+
+
+def _change(outcome: Outcome, gates: GateSettings) -> Interval | None:
     start, end = np.array(outcome.start.val_nats), np.array(outcome.end.val_nats)
     if start.shape != end.shape or start.size < 2:
-        return slope.below_zero
-    change = paired_interval(end, start, confidence=gates.confidence)
-    return slope.below_zero or change.below_zero
+        return None
+    return paired_interval(end, start, confidence=gates.confidence)
 
 
-def _mismatch(outcome: Outcome) -> Verdict:
+def _falls(outcome: Outcome, gates: GateSettings) -> bool:
+    """Whether the line's validation loss surely fell, by its slope or batch by batch."""
+    steps = [point.line_step for point in outcome.points]
+    losses = [point.val_nats for point in outcome.points]
+    slope, change = (
+        robust_slope(steps, losses, confidence=gates.confidence),
+        _change(outcome, gates),
+    )
+    return slope.below_zero or (change is not None and change.below_zero)
+
+
+def _mismatch(outcome: Outcome, gates: GateSettings) -> Verdict:
     """Spikes, endless clipping, or a probe that another learning rate wins."""
-    skipped = outcome.skipped / max(1, outcome.line_steps)
-    clipped = outcome.clipped / max(1, outcome.line_steps)
-    gain, factor = _probe_gain(outcome)
-    changes: tuple[Change, ...] = (Change(setting="lr_scale", op="scale", value=0.5),)
-    metric, value, threshold = "share of steps skipped as spikes (0..1)", skipped, SKIPPED
-    spiky = skipped >= SKIPPED or clipped > CLIPPED
-    if spiky:
-        if skipped < SKIPPED:
-            metric, value, threshold = "share of clipped steps (0..1)", clipped, CLIPPED
-        reason = f"{skipped:.0%} of the steps were skipped as spikes, {clipped:.0%} clipped"
-        changes += (Change(setting="clip_scale", op="scale", value=0.7),)
-    elif gain > outcome.lr_probe_ci:
+    skipped, clipped = (
+        share_interval(n, outcome.line_steps, confidence=gates.confidence)
+        for n in (outcome.skipped, outcome.clipped)
+    )
+    gain, factor = _probe_gain(outcome, gates)
+    lower = Change(setting="lr_scale", op="scale", value=0.5)
+    metric, shown, threshold = "share of steps skipped as spikes (0..1)", skipped, SKIPPED
+    reason = f"{skipped.value:.0%} of the steps were skipped as spikes, {clipped.value:.0%} clipped"
+    changes: tuple[Change, ...] = ()
+    if skipped.value >= SKIPPED or clipped.value > CLIPPED:
+        if skipped.value < SKIPPED:
+            metric, shown, threshold = "share of clipped steps (0..1)", clipped, CLIPPED
+        changes = (lower, Change(setting="clip_scale", op="scale", value=0.7))
+    elif gain.above_zero:
         metric = "loss that a probe at another learning rate saves (nats a token)"
-        value, threshold = gain, outcome.lr_probe_ci
-        reason = f"a probe at {factor} the learning rate does better by {gain:.4f} nats a token"
-        if factor == "twice":
-            changes = (Change(setting="lr_scale", op="scale", value=1.5),)
-    else:
-        reason = f"{skipped:.0%} of the steps were skipped as spikes, {clipped:.0%} clipped"
-        reason += "" if outcome.lr_probe is None else "; no other learning rate surely does better"
-        changes = ()
-    passed = not changes
-    return _verdict("learning-rate mismatch", metric, value, threshold, passed, reason, *changes)
+        shown, threshold = gain, 0.0
+        reason = (
+            f"a probe at {factor} the learning rate does better by {gain.value:.4f} nats a token"
+        )
+        raised = Change(setting="lr_scale", op="scale", value=1.5)
+        changes = (raised if factor == "twice" else lower,)
+    elif outcome.lr_probe is not None:
+        reason += "; no other learning rate surely does better"
+    return _verdict(
+        "learning-rate mismatch", metric, shown.value, threshold, not changes, reason, *changes,
+        interval=shown if outcome.line_steps else None,
+    )  # fmt: skip
 
 
-def _probe_gain(outcome: Outcome) -> tuple[float, str]:
+def _probe_gain(outcome: Outcome, gates: GateSettings) -> tuple[Interval, str]:
     """Return what the better of the other two rates saves (nats a token), and which it is."""
-    if outcome.lr_probe is None:
-        return 0.0, "half"
-    half, same, double = outcome.lr_probe
-    # Nothing comes first, so that a difference that is no number never exceeds it.
-    return max((0.0, "half"), (same - half - ANNEALING_NATS, "half"), (same - double, "twice"))
+    gain, factor = 0.0, "half"
+    if outcome.lr_probe is not None:
+        half, same, double = outcome.lr_probe
+        # Nothing comes first, so that a difference that is no number never exceeds it.
+        gain, factor = max(
+            (0.0, "half"), (same - half - ANNEALING_NATS, "half"), (same - double, "twice")
+        )
+    width = outcome.lr_probe_ci
+    measured = Interval(value=gain, low=gain - width, high=gain + width)
+    return repeated(measured.model_copy(update={"confidence": gates.confidence})), factor
 
 
 def _verdict(
@@ -197,12 +273,14 @@ def _verdict(
     passed: bool,
     reason: str,
     *changes: Change,
+    interval: Interval | None = None,
 ) -> Verdict:
     return Verdict(
         gate="plateau",
         name=name,
         metric=metric,
         value=value,
+        interval=interval,
         threshold=threshold,
         passed=passed,
         reason=reason,

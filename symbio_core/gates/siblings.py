@@ -9,10 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from symbio_core.gates.evidence import finding, trained_difference
+from symbio_core.monitors import difference_interval
 from symbio_core.records import Change, Generation, Interval, MemberRecord, Outcome, Verdict
 
 COLLAPSED = 0.3
-"""Functional diversity below this is a collapse (0..1)."""
+"""Functional diversity below which a population may have collapsed (0..1).
+
+The mean distance of all pairs: gelu, silu and relu have 0.19 and five functions like relu² 0.15
+(`activations.diversity`), so it is no proof by itself: related functions may still differ."""
+ALIKE = 0.05
+"""Distance to the nearest sibling below which two functions are hardly told apart (0..1).
+
+gelu² and gelu·silu are 0.04 apart and 0.003 nats, less than the training noise; gelu and silu are
+0.13 apart and 0.013 nats or more, which a rung can see."""
 BLOATED = 6
 """Nodes above which an expression has to earn its size."""
 MEDIAN_ERROR = math.sqrt(math.pi / 2.0)
@@ -84,9 +93,7 @@ def _openings(members: Sequence[MemberRecord]) -> Iterator[_Opening]:
 
 
 def _grown(gaps: Sequence[Interval], rung: int) -> Interval:
-    if rung == 0:
-        return gaps[0]
-    return trained_difference(gaps[rung], gaps[0], comparisons=1)
+    return difference_interval(gaps[rung], gaps[0]) if rung else gaps[0]
 
 
 def _median(intervals: Sequence[Interval]) -> Interval:
@@ -99,21 +106,24 @@ def _median(intervals: Sequence[Interval]) -> Interval:
 
 
 def collapse(outcome: Outcome) -> Verdict:
-    """Level 2: the members became one function, and nothing is found."""
+    """Level 2: the members became one function in different clothes, and nothing is found.
+
+    Both the mean distance of all pairs and the median distance to the nearest better sibling have
+    to be small: the first alone would call a close family one function, the second two clusters.
+    """
     name, metric = "population collapse", "functional diversity (0..1)"
     last = outcome.generations[-1] if outcome.generations else None
-    failed = (
-        last is not None
-        and len(last.members) >= 2
-        and last.diversity < COLLAPSED
-        and not last.found
-    )
-    if last is None:
-        reason = "no search in this phase"
-    elif failed:
-        reason = f"the {len(last.members)} candidates are nearly one function and none is better"
-    else:
+    failed, reason = False, "no search in this phase"
+    if last is not None:
+        nearest = _typical_novelty(last.members)
+        alike = len(last.members) >= 2 and last.diversity < COLLAPSED and nearest < ALIKE
+        failed = alike and not last.found
         reason = f"the {len(last.members)} candidates differ enough, or one of them is better"
+        if failed:
+            reason = (
+                f"the {len(last.members)} candidates are nearly one function (most are within "
+                f"{nearest:.2f} of a sibling) and none is better"
+            )
     return Verdict(
         gate="overfitting",
         name=name,
@@ -124,6 +134,12 @@ def collapse(outcome: Outcome) -> Verdict:
         reason=reason,
         changes=COLLAPSE_CHANGES,
     )
+
+
+def _typical_novelty(members: Sequence[MemberRecord]) -> float:
+    # The best member has no better sibling to be near to, and counts as all new.
+    novelties = sorted(member.novelty for member in members)[:-1]
+    return float(np.median(novelties)) if novelties else 1.0
 
 
 def complexity(outcome: Outcome) -> Verdict:

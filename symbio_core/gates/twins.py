@@ -21,9 +21,9 @@ def fusion_trap(outcome: Outcome) -> Verdict:
     """Level 3: the consensus narrows, is no better than a member, and its pull costs learning.
 
     The control is trained twice, pulled to the consensus and left alone, so under a harmless pull
-    the two differ by chance alone. Their difference has to be surely above 0, training noise and
-    the number of checks accounted for: that alone holds a phase's false alarms to half of
-    1 − confidence, and the other conditions only lower them.
+    the two differ by chance alone. Their difference has to be surely above 0, training noise, the
+    number of checks and the other levels accounted for: that alone holds a phase's false alarms to
+    a tenth of 1 − confidence, and the other conditions only lower them.
     """
     name, metric = "fusion trap", "loss of the coupled control over its twin's (nats a token)"
     checks = [g.fusion for g in outcome.generations if g.fusion is not None]

@@ -203,7 +203,8 @@ class Run:
         """Ask whether the search stands still, and which way out there is."""
         outcome = self._pending(plan).outcome
         assert outcome is not None
-        return gates.judge_plateau(outcome, self.generations, self.config.gates)
+        earlier = tuple(p for attempt in self.attempts for p in attempt.outcome.points)
+        return gates.judge_plateau(outcome, self.generations, self.config.gates, earlier)
 
     def decide(
         self,

@@ -1,31 +1,51 @@
-"""Each level of overfitting is seen where it was planted, alone, and nowhere else."""
+"""Divergence is seen where the model learns by heart, not where its evaluations wander."""
 
 import numpy as np
 import pytest
 
-from symbio_core.records import Generation
+from symbio_core.gates.overfitting import divergence
 from symbio_core.streams import generator
-from tests.gates.planted import course, failed, generation, healthy, member, verdicts
+from tests.gates.planted import GATES, course, failed, generation, verdicts, walk
 
-NAMES = ("train/validation divergence", "population collapse", "complexity overfitting")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_healthy_phases_are_silent(name: str) -> None:
-    false = sum(name in failed(healthy(generator(seed, "healthy"))) for seed in range(200))
-    assert false <= 6
+NAME = "train/validation divergence"
+SIMULATIONS = 300
+AT_MOST = 0.05 * SIMULATIONS
 
 
-def test_a_phase_that_stands_still_does_not_diverge() -> None:
-    flat = np.full(8, 3.0)
-    outcomes = [course(generator(seed, "flat"), flat, flat - 0.1) for seed in range(200)]
-    assert sum(NAMES[0] in failed(outcome) for outcome in outcomes) <= 6
+def false_alarms(label: str, n: int, val: float, train: float, *, iid: float, wander: float) -> int:
+    """Count alarms on lines that fall by these much a point, beside noise of two kinds."""
+    count = 0
+    for seed in range(SIMULATIONS):
+        rng, t = generator(seed, label), np.arange(n)
+        together = walk(rng, n, wander)
+        outcome = course(rng, 3.0 - val * t + together, 3.0 - train * t + together / 2, sd=iid)
+        count += not divergence(outcome, GATES).passed
+    return count
 
 
-def test_train_that_falls_while_validation_stands_still_does_not_diverge_yet() -> None:
-    flat, falling = np.full(8, 3.0), 3.0 - 0.05 * np.arange(8)
-    outcomes = [course(generator(seed, "flat"), flat, falling) for seed in range(200)]
-    assert sum(NAMES[0] in failed(outcome) for outcome in outcomes) <= 10
+@pytest.mark.parametrize("n", [5, 8, 20])
+@pytest.mark.parametrize("wander", [0.005, 0.01])
+def test_a_flat_line_that_wanders_while_train_falls_seldom_diverges(n: int, wander: float) -> None:
+    found = false_alarms("wandering", n, 0.0, 0.05, iid=0.001, wander=wander)
+    assert found <= AT_MOST
+
+
+@pytest.mark.parametrize(("val", "train"), [(0.03, 0.04), (0.0, 0.0), (0.0, 0.05)])
+def test_a_line_that_falls_or_stands_still_seldom_diverges(val: float, train: float) -> None:
+    assert false_alarms("noise", 8, val, train, iid=0.005, wander=0.0) <= AT_MOST
+    assert false_alarms("walk", 8, val, train, iid=0.003, wander=0.007) <= AT_MOST
+
+
+@pytest.mark.parametrize("wander", [0.0, 0.005, 0.01])
+def test_learning_by_heart_is_seen_through_the_wandering(wander: float) -> None:
+    seen = 0
+    for seed in range(50):
+        rng, t = generator(seed, "seen"), np.arange(12)
+        val = 3.5 - 0.1 * np.minimum(t, 3) + 0.04 * np.maximum(t - 3, 0)
+        together = walk(rng, t.size, wander)
+        outcome = course(rng, val + together, 3.4 - 0.06 * t + together / 2)
+        seen += not divergence(outcome, GATES).passed
+    assert seen >= 45
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -33,105 +53,57 @@ def test_learning_by_heart_is_divergence_and_nothing_else(seed: int) -> None:
     rng, t = generator(seed, "by heart"), np.arange(8)
     found = (generation(rng), generation(rng, index=1))
     outcome = course(rng, 3.0 + 0.02 * t, 3.0 - 0.05 * t, generations=found)
-    assert failed(outcome) == {NAMES[0]}
+    assert failed(outcome) == {NAME}
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_rise_after_a_fall_within_one_phase_is_divergence(seed: int) -> None:
-    rng, t = generator(seed, "turn"), np.arange(10)
-    val = 3.5 - 0.06 * np.minimum(t, 4) + 0.03 * np.maximum(t - 4, 0)
-    assert not verdicts(course(rng, val, 3.4 - 0.05 * t))[NAMES[0]].passed
+def test_a_rise_after_a_steep_fall_within_one_phase_is_divergence(seed: int) -> None:
+    rng, t = generator(seed, "turn"), np.arange(12)
+    val = 3.0 + 3.0 * np.exp(-2.0 * t) + 0.03 * np.maximum(t - 4, 0)
+    assert not verdicts(course(rng, val, 3.4 - 0.05 * t))[NAME].passed
 
 
 def test_three_points_are_too_few_to_speak_of_divergence() -> None:
     rng, t = generator(0, "few"), np.arange(3)
-    verdict = verdicts(course(rng, 3.0 + 0.1 * t, 3.0 - 0.1 * t))[NAMES[0]]
+    verdict = verdicts(course(rng, 3.0 + 0.1 * t, 3.0 - 0.1 * t))[NAME]
     assert verdict.passed
     assert "a trend takes" in verdict.reason
 
 
 def test_validation_that_rises_with_train_is_no_overfitting() -> None:
     rng, t = generator(1, "both"), np.arange(8)
-    assert NAMES[0] not in failed(course(rng, 3.0 + 0.05 * t, 2.9 + 0.05 * t))
+    assert NAME not in failed(course(rng, 3.0 + 0.05 * t, 2.9 + 0.05 * t))
 
 
-def test_a_rise_too_small_to_tell_from_noise_is_let_pass() -> None:
+def test_a_last_point_that_jumps_up_is_no_trend() -> None:
+    rng, t = generator(3, "jump"), np.arange(8)
+    val = np.where(t < 7, 3.0, 3.4)
+    assert NAME not in failed(course(rng, val, 3.0 - 0.05 * t))
+
+
+def test_a_rise_that_is_not_sure_batch_by_batch_is_let_pass() -> None:
     rng, t = generator(2, "small"), np.arange(8)
-    outcome = course(rng, 3.0 + 0.0001 * t, 3.0 - 0.05 * t, sd=0.0)
-    outcome = outcome.model_copy(update={"best": outcome.end})
-    assert verdicts(outcome)[NAMES[0]].value > 0.0
-    assert NAMES[0] not in failed(outcome)
+    outcome = course(rng, 3.0 + 0.02 * t, 3.0 - 0.05 * t, sd=0.0)
+    assert NAME in failed(outcome)
+    assert NAME not in failed(outcome.model_copy(update={"best": outcome.end}))
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_members_that_became_one_function_are_a_collapse_and_nothing_else(seed: int) -> None:
-    rng = generator(seed, "collapse")
-    alike = generation(rng, index=1, diversity=0.12, found=False)
-    earlier = generation(rng, diversity=0.2, found=False)
-    assert failed(healthy(rng, generations=(earlier, alike))) == {NAMES[1]}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"found": True},
-        {"diversity": 0.3},
-        {"members": (member("gelu(x)"),)},
-    ],
-)
-def test_a_find_or_difference_or_a_lone_member_is_no_collapse(change: dict[str, object]) -> None:
-    rng = generator(0, "no collapse")
-    base: dict[str, object] = {"diversity": 0.12, "found": False}
-    last = generation(rng, **(base | change))
-    assert NAMES[1] not in failed(healthy(rng, generations=(generation(rng), last)))
-
-
-def bloated(**large: float) -> Generation:
-    rng = generator(0, "bloated")
-    facts = {"nodes": 9, "loss": 0.08, "train": -0.05} | large
-    members = (
-        member("tanh(x)+sin(x)*gelu(x)^2-x", **facts),  # type: ignore[arg-type]
-        member("silu(x)", nodes=2),
-        member("relu(x)", nodes=2, loss=0.005, train=0.004),
-    )
-    return generation(rng, members=members)
-
-
-def test_a_large_tree_that_learns_train_by_heart_is_complexity_and_nothing_else() -> None:
-    outcome = healthy(generator(0, "complex"), generations=(bloated(),))
-    assert failed(outcome) == {NAMES[2]}
-    verdict = verdicts(outcome)[NAMES[2]]
-    assert "9 nodes" in verdict.reason
-    assert "silu(x)" in verdict.reason
+def test_the_verdict_shows_the_rise_and_what_a_wandering_line_would_show() -> None:
+    rng, t = generator(4, "shown"), np.arange(8)
+    verdict = verdicts(course(rng, 3.0 + 0.02 * t, 3.0 - 0.05 * t))[NAME]
     assert verdict.interval is not None
-    assert verdict.interval.above_zero
+    assert verdict.value == pytest.approx(0.14, abs=0.01)
+    assert 0.0 < verdict.threshold < verdict.interval.low
 
 
-@pytest.mark.parametrize(
-    "change", [{"nodes": 6}, {"train": 0.05}, {"loss": 0.012}, {"rung": 0}, {"half": 0.2}]
-)
-def test_small_or_honest_or_doubtful_trees_are_let_pass(change: dict[str, float]) -> None:
-    outcome = healthy(generator(0, "honest"), generations=(bloated(**change),))
-    assert NAMES[2] not in failed(outcome)
-
-
-def test_members_without_a_score_are_passed_over() -> None:
-    rng = generator(0, "unscored")
-    unscored = tuple(m.model_copy(update={"score": None}) for m in bloated().members)
-    outcome = healthy(rng, generations=(generation(rng, members=unscored),))
-    assert NAMES[2] not in failed(outcome)
-
-
-def test_a_phase_without_search_says_so() -> None:
-    found = verdicts(healthy(generator(0, "no search"), generations=()))
-    for name in NAMES[1:]:
-        assert found[name].passed
-        assert found[name].reason == "no search in this phase"
-
-
-def test_each_level_answers_with_its_own_response() -> None:
-    rng = generator(3, "response")
-    found = verdicts(healthy(rng, generations=(generation(rng, diversity=0.1, found=False),)))
-    asked = {change.setting: (change.op, change.value) for change in found[NAMES[1]].changes}
-    assert asked["immigrants"][1] > 0.0
-    assert asked["mutation_scale"][1] > 1.0 > asked["coupling_scale"][1]
+@pytest.mark.parametrize("lost", [0, 3, 5, 7])
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_losses_that_are_no_numbers_are_judged_all_the_same(lost: int, value: float) -> None:
+    rng, t = generator(5, "lost"), np.arange(8)
+    val = np.where(t >= lost, value, 3.0 - 0.01 * t)
+    outcome = course(rng, 3.0 + 0.0 * t, 3.0 - 0.05 * t)
+    points = tuple(
+        point.model_copy(update={"val_nats": float(v)})
+        for point, v in zip(outcome.points, val, strict=True)
+    )
+    assert NAME not in failed(outcome.model_copy(update={"points": points}))

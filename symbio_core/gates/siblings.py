@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from symbio_core.gates.evidence import finding, trained_difference
+from symbio_core.gates.evidence import TRAINING_NOISE_NATS, finding, trained_difference
 from symbio_core.monitors import difference_interval
 from symbio_core.records import Change, Generation, Interval, MemberRecord, Outcome, Verdict
 
@@ -24,6 +24,9 @@ gelu² and gelu·silu are 0.04 apart and 0.003 nats, less than the training nois
 0.13 apart and 0.013 nats or more, which a rung can see."""
 BLOATED = 6
 """Nodes above which an expression has to earn its size."""
+SURE_WIN_NATS = 1.96 * math.sqrt(2.0) * TRAINING_NOISE_NATS
+"""Lead on train that repeating two trainings seldom makes (nats a token); scores hold no interval
+of it."""
 MEDIAN_ERROR = math.sqrt(math.pi / 2.0)
 """Standard error of the median of normal values over that of their mean."""
 MEMORISATION_CHANGES = (
@@ -143,7 +146,10 @@ def _typical_novelty(members: Sequence[MemberRecord]) -> float:
 
 
 def complexity(outcome: Outcome) -> Verdict:
-    """Level 4: a large tree wins on train and surely loses on validation to a simpler sibling."""
+    """Level 4: a large tree wins on train and surely loses on validation to a simpler sibling.
+
+    The lead on train has to exceed the noise of training too: among equals one always leads.
+    """
     name = "complexity overfitting"
     metric = "validation loss above a simpler sibling's (nats a token)"
     pairs = [pair for g in outcome.generations for pair in _large_and_small(g)]
@@ -151,7 +157,7 @@ def complexity(outcome: Outcome) -> Verdict:
     found = [
         (gap, large, small)
         for gap, (large, small) in zip(gaps, pairs, strict=True)
-        if _train(large) < _train(small)
+        if _train(large) < _train(small) - SURE_WIN_NATS
     ]
     if not found:
         searched = "no large tree buys train with validation"

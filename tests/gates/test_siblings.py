@@ -197,7 +197,8 @@ def test_a_large_tree_that_learns_train_by_heart_is_complexity_and_nothing_else(
 
 
 @pytest.mark.parametrize(
-    "change", [{"nodes": 6}, {"train": 0.05}, {"loss": 0.012}, {"rung": 0}, {"half": 0.2}]
+    "change",
+    [{"nodes": 6}, {"train": 0.05}, {"train": -0.005}, {"loss": 0.012}, {"rung": 0}, {"half": 0.2}],
 )
 def test_small_or_honest_or_doubtful_trees_are_let_pass(change: dict[str, float]) -> None:
     outcome = healthy(generator(0, "honest"), generations=(bloated(**change),))

@@ -196,7 +196,7 @@ def test_a_small_pool_that_is_not_exhausted_is_seldom_called_so(share: float) ->
     alarms = 0
     for seed in range(SIMULATIONS):
         rng = generator(seed, "pool")
-        n = int(rng.integers(3, 40))
+        n = int(rng.integers(3, 13))
         drawn = {"proposals": n, "duplicates": int(rng.binomial(n, share))}
         outcome = base.model_copy(update={"generations": (one.model_copy(update=drawn),)})
         alarms += EXHAUSTION in failed(outcome)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from symbio_core.benches import efficacy, orchestration, steps
+from symbio_core.benches import battery, efficacy, orchestration, steps
 from symbio_core.config import RunConfig
 from symbio_core.errors import ConfigError
 
@@ -32,6 +32,7 @@ class Bench:
 
 
 BENCHES = {
+    "battery": Bench("order, intervals and false alarms of the text gates", battery.measure),
     "efficacy": Bench(
         "symbio against GELU, SiLU and ReLU² at equal steps and equal seconds", efficacy.measure
     ),

@@ -4,7 +4,7 @@ from symbio_core.corpus.batches import batch, batch_bytes, fixed_batches, tokens
 from symbio_core.corpus.data import TokenData, prepare
 from symbio_core.corpus.documents import Corpus, load_documents
 from symbio_core.corpus.marks import ASSISTANT, END, MARKS, USER, without_marks
-from symbio_core.corpus.prompts import Prompt, as_prompt, read_prompts
+from symbio_core.corpus.prompts import Prompt, as_prompt, own_prompts, read_prompts
 from symbio_core.corpus.splits import Splits, split
 from symbio_core.corpus.tokenizer import (
     BpeTokenizer,
@@ -31,6 +31,7 @@ __all__ = [
     "batch_bytes",
     "fixed_batches",
     "load_documents",
+    "own_prompts",
     "prepare",
     "read_prompts",
     "split",

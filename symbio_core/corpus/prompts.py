@@ -19,6 +19,9 @@ PLAIN_WORDS = 8
 """Words of a plain prompt: about a dozen BPE tokens, and the same text under any tokenizer."""
 HUMAN_WORDS = 120
 """Longest human continuation of a plain prompt (words)."""
+LEAST_OWN, MOST_OWN = 4, 200
+"""Prompts that a person's file must hold, and may hold: with fewer nothing can be told for sure,
+and all of them are written in one batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +106,54 @@ def plain_prompts(document: str, seam: re.Pattern[str] = SEAMS[0]) -> list[Promp
 
 
 def read_prompts(path: str | Path) -> list[str]:
-    """Read prompts from a UTF-8 file, one a line; empty lines are passed over.
+    """Read prompts from a UTF-8 file, one a line, each once; empty lines are passed over.
+
+    A byte order mark and line ends of any system are no part of a prompt.
 
     Raises:
         CorpusError: the file is missing, a folder, unreadable, not UTF-8, or holds no prompt.
     """
     file = Path(path).expanduser()
     text = decode_utf8(file, read_bytes(file, what="prompts file"))
-    prompts = [line.strip() for line in text.splitlines() if line.strip()]
+    # Not splitlines: it also parts a line at form feeds and at signs that only Unicode calls ends.
+    lines = re.split(r"\r\n|\r|\n", text)
+    prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not prompts:
         raise CorpusError(
             f"prompts file '{file}' is empty; write one prompt a line, or leave gates.prompts_file "
             "unset to draw them from the held-out split"
         )
+    return prompts
+
+
+def own_prompts(
+    path: str | Path, form: Form, *, context: int, n_tokens: Callable[[str], int]
+) -> list[str]:
+    """Read a person's prompts for the battery, in the form that a model of this corpus continues.
+
+    Args:
+        path: see `read_prompts`.
+        form: a prompt of a chat gets its turn marks.
+        context: longest prompt (tokens); of a longer one the model would not see the beginning.
+        n_tokens: length of a prompt (tokens).
+
+    Raises:
+        CorpusError: see `read_prompts`; or there are fewer than four, or more than 200, or one is
+            too long.
+    """
+    lines = read_prompts(path)
+    if not LEAST_OWN <= len(lines) <= MOST_OWN:
+        raise CorpusError(
+            f"prompts file '{path}' holds {len(lines)} different prompts; the battery takes "
+            f"{LEAST_OWN} to {MOST_OWN}. {'Add' if len(lines) < LEAST_OWN else 'Remove'} lines"
+        )
+    prompts = [as_prompt(line, form) for line in lines]
+    for line, prompt in zip(lines, prompts, strict=True):
+        if (length := n_tokens(prompt)) > context:
+            raise CorpusError(
+                f"prompts file '{path}': the prompt '{line[:30]}…' is {length} tokens long; the "
+                f"model reads {context}. Shorten it, or raise model.context"
+            )
     return prompts
 
 

@@ -16,6 +16,7 @@ from symbio_core.gates.quality import (
     WEIGHTS,
     deviations,
     likeness,
+    ordered,
     parts_of,
     quality,
 )
@@ -54,9 +55,9 @@ def score_battery(
     To the parts of each text (`quality.score`) come two that only show among many. `diversity`:
     the share of an answer's three-word runs that no answer to another prompt has, over the share
     that human passages show among as many. `likeness`: how alike to human text all
-    answers to the other prompts are as a whole (`quality.likeness`), which tells what each prompt
-    does to it. Words in runs copied from the prompt count as copied. Empty answers and errors count
-    0 and are never left out.
+    answers to the other prompts are as a whole (`quality.likeness` × `quality.ordered`), which
+    tells what each prompt does to it. Words in runs copied from the prompt count as copied. Empty
+    answers and errors count 0 and are never left out.
 
     Args:
         reference: human text of the corpus.
@@ -157,15 +158,19 @@ def _likeness_of_the_others(
     for row, measures, answer in zip(away, found, words, strict=True):
         if answer:
             row[:] = deviations(reference, measures, len(answer))
-    written = np.array([float(bool(answer)) for answer in words])
-    alike = []
-    for prompt in prompts:
-        others = np.array([other != prompt for other in prompts])
+    lengths = np.array([len(answer) for answer in words], dtype=np.int64)
+    gains = np.array([measures["gain"] for measures in found])
+    asked = np.array(prompts)
+    alike: dict[int, float] = {}
+    for prompt in dict.fromkeys(prompts):
+        at = (asked != prompt) & (lengths > 0)
         # With one prompt alone there are no others: then all answers are looked at.
-        n = written[others].sum() or written.sum()
-        rows = away[others] if written[others].any() else away
-        alike.append(float(likeness(rows.sum(axis=0) / n, np.array(n))) if n else 0.0)
-    return alike
+        at = at if at.any() else lengths > 0
+        alike[prompt] = 0.0
+        if at.any():
+            near = float(likeness(away[at].mean(axis=0), np.array(at.sum())))
+            alike[prompt] = near * ordered(reference, gains[at], lengths[at])
+    return [alike[prompt] for prompt in prompts]
 
 
 def _quality_interval(

@@ -50,8 +50,9 @@ class Training:
         Returns:
             For each text `bits` a character; `gain`, the bits a character that the order of its
             words saves; the shares of words and of pairs of words that are `known` and `paired`;
-            the share of 4-grams of words that are `repeated`; `distinct_1`, `distinct_2`; and the
-            `longest` run of words copied from the training text.
+            the share of 4-grams of words that are `repeated`; `distinct_1`, `distinct_2`; the
+            share of words that are `pasted`, in runs of four or more that the training text holds;
+            and the `longest` such run.
         """
         variants = [version for text in texts for version in _versions(text, seed)]
         bits = np.array(self.model.bits(variants)).reshape(len(texts), 1 + SHUFFLES)
@@ -62,6 +63,7 @@ class Training:
 
     def _measures(self, words: list[str], bits: list[float]) -> Measures:
         pairs = list(pairwise(words))
+        runs = self.source.run_lengths(words)
         return {
             "bits": bits[0],
             "gain": float(np.mean(bits[1:])) - bits[0] if words else 0.0,
@@ -70,7 +72,8 @@ class Training:
             "repeated": 1.0 - _distinct(words, REPEAT_WORDS),
             "distinct_1": _distinct(words, 1),
             "distinct_2": _distinct(words, 2),
-            "longest": float(max(self.source.run_lengths(words), default=0)),
+            "pasted": float((runs > 0).mean()) if words else 0.0,
+            "longest": float(max(runs, default=0)),
         }
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy import stats
 
 from symbio_core.config import GateSettings
 from symbio_core.gates.battery import paired_quality
 from symbio_core.monitors import difference_interval, paired_interval
 from symbio_core.records import Battery, Interval, Outcome, Verdict
+
+TRAINING_NOISE = 0.003
+"""Standard deviation of the validation loss between trainings that differ in luck alone (nats a
+token), measured by `symbio bench battery`."""
 
 
 def judge_battery(
@@ -82,7 +87,12 @@ def _loss_change(outcome: Outcome, confidence: float) -> Interval:
     if not comparable or not (np.isfinite(start).all() and np.isfinite(end).all()):
         # Nothing to compare: neither better nor worse can be said.
         return Interval(value=math.nan, low=-math.inf, high=math.inf, confidence=confidence)
-    return paired_interval(end, start, confidence=confidence)
+    measured = paired_interval(end, start, confidence=confidence)
+    # Evaluation noise shrinks with more batches. What the training drew by luck stays, twice: it
+    # is in the start as well as in the end.
+    luck = math.sqrt(2.0) * TRAINING_NOISE * float(stats.norm.isf((1.0 - confidence) / 2.0))
+    half = math.hypot(measured.high - measured.value, luck)
+    return measured.model_copy(update={"low": measured.value - half, "high": measured.value + half})
 
 
 def _regression(

@@ -8,7 +8,9 @@ Words are runs of letters and digits. In scripts without spaces (Chinese, Japane
 Khmer, Burmese) every character counts as one word: `words` then only sees characters that the
 corpus does not hold, and it is `fluency` and `order` that tell sense from nonsense. In source code,
 names and keywords are the words; punctuation and indentation are seen by `fluency` and `order`.
-Only the form of a text is measured, not whether what it says is true or answers the prompt.
+Only the form of a text is measured, not whether what it says is true or answers the prompt. A
+collage of training text in pieces of two or three words is well formed and passes for good; so do
+longer pieces in corpora that repeat themselves much, as source code does.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ __all__ = [
     "Reference",
     "deviations",
     "likeness",
+    "ordered",
     "parts_of",
     "quality",
     "score",
@@ -44,14 +47,14 @@ WEIGHTS = {
     "order": 1.0,
     "repetition": 1.0,
     "variety": 0.25,
-    "length": 0.5,
+    "length": 1.0,
     "ending": 0.25,
     "copying": 0.5,
     "diversity": 0.5,
     "likeness": 0.5,
 }
 """Exponent of each part in the product."""
-ALIKE = ("bits", "gain", "known", "paired", "distinct_1", "distinct_2")
+ALIKE = ("bits", "gain", "known", "paired", "distinct_1", "distinct_2", "pasted")
 """Measures whose means must be like people's over many answers."""
 LIKENESS_SCALE = 1.0
 """Mean distance from people, in their standard deviations, at which `likeness` falls to 1/e."""
@@ -59,6 +62,8 @@ FOREGONE = {"bits": -1.0, "gain": 1.0, "known": 1.0, "paired": 1.0}
 """Side on which a measure is more predictable than people; there it counts `FOREGONE_SHARE`,
 since cool samples are meant to be predictable."""
 FOREGONE_SHARE = 0.5
+USUAL_SPREADS = 2.0
+"""Pasted words count against a text from so many standard deviations above people's mean."""
 FARTHEST = 4.0
 """Distances beyond this count as this (standard deviations)."""
 
@@ -79,10 +84,12 @@ def score(reference: Reference, text: str, ended: bool) -> dict[str, float]:
         0.02 for shuffled words.
         `repetition`: share of 4-grams of words that are not repeats, over the human share.
         `variety`: distinct words and pairs of words, 1 where people are and less on either side.
-        `length`: words over those of a short human line, at most 1.
+        `length`: words over those of a short human answer, at most 1; where the limit cut it,
+        over the words that people put into as many characters.
         `ending`: 1 if it ends on a character that people's texts end on, or was cut by the limit.
-        `copying`: 1 less the share of words in runs copied from the training text, over the same
-        of people.
+        `copying`: 1 less the share of words in long runs copied from the training text, over the
+        same of people; times what is left of 1 where more words are pasted, in runs of four or
+        more, than in human texts of this length.
         An empty text has 0 everywhere.
 
     Source:
@@ -111,9 +118,9 @@ def parts_of(reference: Reference, text: str, ended: bool, found: Measures) -> d
         "order": max(FLOOR, _share(found["gain"], human["gain"] - spread["gain"])),
         "repetition": _share(1.0 - found["repeated"], 1.0 - human["repeated"]),
         "variety": max(FLOOR, min(_near(norms, found, f"distinct_{n}") for n in (1, 2))),
-        "length": min(1.0, len(words) / reference.enough_words),
+        "length": min(1.0, len(words) / _enough(reference, text, ended)),
         "ending": 1.0 if well else 0.7,
-        "copying": _share(fresh, 1.0 - norms.copied_frac),
+        "copying": _share(fresh, 1.0 - norms.copied_frac) * _own(norms, found["pasted"]),
     }
 
 
@@ -125,6 +132,24 @@ def deviations(reference: Reference, found: Measures, n_words: int) -> npt.NDArr
     norms = reference.norms(n_words)
     away = [(found[name] - norms.mean[name]) / norms.spread[name] for name in ALIKE]
     return np.clip(away, -FARTHEST, FARTHEST)
+
+
+def ordered(
+    reference: Reference, gains: npt.NDArray[np.float64], n_words: npt.NDArray[np.int64]
+) -> float:
+    """Say how much order the words of many texts have, over what people's have, at most 1.
+
+    A short text can look ordered by luck; many of them cannot.
+
+    Args:
+        reference: human text of the corpus.
+        gains: bits a character that the order of each text's words saves, shape (n_texts,).
+        n_words: length of each text (words), shape (n_texts,), one text at least.
+    """
+    norms = [reference.norms(n) for n in n_words.tolist()]
+    human = float(np.mean([n.mean["gain"] for n in norms]))
+    chance = float(np.mean([n.spread["gain"] for n in norms])) / math.sqrt(len(norms))
+    return max(FLOOR, _share(float(gains.mean()), human - chance))
 
 
 def likeness(means: npt.NDArray[np.float64], n: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -142,7 +167,7 @@ def likeness(means: npt.NDArray[np.float64], n: npt.NDArray[np.float64]) -> npt.
 
     Source:
         Own. Comparing what was written with human text as one distribution and not text by text is
-        the idea of MAUVE, Pillutla et al. (2021), NeurIPS; here the distance is that of six means
+        the idea of MAUVE, Pillutla et al. (2021), NeurIPS; here the distance is that of seven means
         (Cohen's d), which sixty short answers can bear.
     """
     chance = math.sqrt(2.0 / math.pi) * np.sqrt(1.0 / np.maximum(1.0, n) + 1.0 / PASSAGES)
@@ -173,6 +198,16 @@ def _fluency(reference: Reference, norms: Norms, bits: float) -> float:
 def _near(norms: Norms, found: Measures, name: str) -> float:
     away = abs(found[name] - norms.mean[name]) / norms.spread[name]
     return math.exp(-0.125 * max(0.0, away - 1.0) ** 2)
+
+
+def _enough(reference: Reference, text: str, ended: bool) -> float:
+    room = math.inf if ended else len(text) * reference.words_a_char
+    return max(1.0, min(reference.enough_words, room))
+
+
+def _own(norms: Norms, pasted: float) -> float:
+    usual = norms.mean["pasted"] + USUAL_SPREADS * norms.spread["pasted"]
+    return 1.0 if usual >= 1.0 else min(1.0, (1.0 - pasted) / (1.0 - usual))
 
 
 def _share(value: float, human: float) -> float:

@@ -28,14 +28,14 @@ LEAST_RUN, MOST_RUN = 8, 32
 HUMAN_RUN_QUANTILE, HUMAN_RUN_WORDS = 0.98, 48
 """What human text shows: this quantile of the longest runs of passages of up to so many words."""
 LEAST_ENOUGH, MOST_ENOUGH = 4, 16
-"""Words of a short human line (the tenth shortest of 100), kept within these; an answer of fewer
+"""Words of a short human answer (one in four is shorter), kept within these; an answer of fewer
 words is too short."""
 COMMON_END_FRAC, COMMON_END_LIFT = 0.01, 1.2
 """A character is a usual ending if this share of human texts end on it, and this many times as many
 as of their words do: a letter is not, though many a verse ends on an e."""
 LEAST_ENDS = 20
 """Texts whose ends are looked at; where there are fewer, their paragraphs or else their lines."""
-LEAST_SPREAD = {"bits": 0.1, "gain": 0.05, "paired": 0.05}
+LEAST_SPREAD = {"bits": 0.1, "gain": 0.05, "paired": 0.05, "pasted": 0.05}
 """Least standard deviation that people are taken to have; 0.03 for measures not named here."""
 
 
@@ -53,13 +53,21 @@ class Norms:
 class Reference:
     """Human text of a corpus in the form that answers are compared with; make it once."""
 
-    def __init__(self, train: str, heldout: str, ends: frozenset[str], *, seed: int) -> None:
+    def __init__(
+        self,
+        train: str,
+        heldout: str,
+        ends: frozenset[str],
+        answer_words: Sequence[int],
+        *,
+        seed: int,
+    ) -> None:
         """Measure ``heldout`` with what is known from ``train``; `from_texts` makes these."""
         self.seed = seed
         self.training = Training(train)
-        lines = [line.strip() for line in heldout.splitlines() if words_of(line)]
-        short = np.quantile([len(words_of(line)) for line in lines], 0.1)
+        short = np.quantile(answer_words, 0.25)
         self.enough_words = float(np.clip(short, LEAST_ENOUGH, MOST_ENOUGH))
+        self.words_a_char = len(words_of(heldout)) / len(heldout)
         self.ends = ends
         self.noise_bits = _noise_bits(self.training.model, heldout, seed)
         self.passages = _passages(heldout, seed)
@@ -74,7 +82,12 @@ class Reference:
 
     @classmethod
     def from_texts(
-        cls, train_texts: Sequence[str], heldout_texts: Sequence[str], *, seed: int
+        cls,
+        train_texts: Sequence[str],
+        heldout_texts: Sequence[str],
+        *,
+        seed: int,
+        answers: Sequence[str] = (),
     ) -> Reference:
         """Learn what human text of this corpus looks like.
 
@@ -84,6 +97,8 @@ class Reference:
             train_texts: what the model was trained on, without marks.
             heldout_texts: what it never saw, without marks; the human passages are cut from these.
             seed: which passages are cut, and how their words are shuffled.
+            answers: what people wrote where a model answers, without marks; it tells how long an
+                answer should be. Empty takes the held-out texts.
 
         Raises:
             CorpusError: the training text or the held-out text is too short to be compared with.
@@ -95,7 +110,8 @@ class Reference:
                     f"the {name} text holds {n} words; judging answers takes at least "
                     f"{2 * PASSAGE_WORDS[0]}. Add text to the corpus"
                 )
-        return cls(train, heldout, _usual_ends(heldout_texts), seed=seed)
+        lengths = [n for text in answers or heldout_texts if (n := len(words_of(text)))]
+        return cls(train, heldout, _usual_ends(heldout_texts), lengths, seed=seed)
 
     def norms(self, n_words: int) -> Norms:
         """Return what human passages of ``n_words`` words show, between the measured lengths."""

@@ -51,8 +51,9 @@ def cluster_interval(
     prompts. So each prompt stands for its influence, (n − 1)·(mean of T₋ⱼ − T₋ᵢ), and influences
     are drawn again with replacement.
 
-    Simulated with 20 prompts × 3 temperatures (`symbio bench battery`), the plain percentile
-    interval of nominal 95% holds the truth in 91 to 93% of experiments, this one in 93 to 97%.
+    Simulated with 20 prompts × 3 temperatures of five kinds (even, skewed to either side, bunched,
+    paired), the plain percentile interval of nominal 95% holds the truth in 89 to 94% of
+    experiments, this one in 92.8 to 97%.
 
     Args:
         value: the figure over all prompts.
@@ -67,17 +68,24 @@ def cluster_interval(
     Source:
         Influence: the jackknife, Efron & Tibshirani (1993), An Introduction to the Bootstrap,
         chapters 10–11. Whole clusters are drawn: Davison & Hinkley (1997), Bootstrap Methods and
-        their Application, section 3.8. Expanded percentiles, which give back the √((n−1)/n) and
-        Student's tails that few values lack: Hesterberg (2015), What Teachers Should Know About
-        the Bootstrap, The American Statistician 69(4).
+        their Application, section 3.8. Skewness: Efron (1987), Better Bootstrap Confidence
+        Intervals, JASA 82 (BCa), acceleration Σu³ / (6 (Σu²)^1.5), without the bias correction,
+        which makes intervals of bunched values too wide. Expanded percentiles, which give back the
+        √((n−1)/n) and Student's tails that few values lack: Hesterberg (2015), What Teachers
+        Should Know About the Bootstrap, The American Statistician 69(4).
     """
     n = len(left_out)
     if n < 2:
         return Interval(value=value, low=least, high=1.0, confidence=confidence)
     influence = (n - 1) * (left_out.mean() - left_out)
+    size = float((influence**2).sum())
+    if size == 0.0:
+        return Interval(value=value, low=value, high=value, confidence=confidence)
     draws = generator(seed, "bootstrap").integers(0, n, (RESAMPLES, n))
-    tail = float(ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1.0 - confidence) / 2.0)))
-    low, high = np.quantile(influence[draws].mean(axis=1), [tail, 1.0 - tail]).tolist()
+    acceleration = float((influence**3).sum()) / (6.0 * size**1.5)
+    wide = math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, (1.0 + confidence) / 2.0))
+    tails = [float(ndtr(z / (1.0 - acceleration * z))) for z in (-wide, wide)]
+    low, high = np.quantile(influence[draws].mean(axis=1), tails).tolist()
     return Interval(
         value=value,
         low=max(least, value + min(0.0, low)),

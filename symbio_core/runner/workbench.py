@@ -47,6 +47,9 @@ class Workbench:
         self.searched = self.validation[: search.eval_batches]
         self.train_probe = self._fixed(self.data.train, gates.eval_batches)
         self.confirmed = self._fixed(self.data.confirm, confirm.eval_batches)
+        self.prompts = self._prompts()
+        """The battery's: the person's own, or first turns of held-out documents. Found now, so that
+        a file that will not do is refused before anything is trained."""
 
     @property
     def n_vocab(self) -> int:
@@ -88,15 +91,22 @@ class Workbench:
         n_bytes = sum(corpus.batch_bytes(y, self.data.tokenizer.token_bytes) for _, y in batches)
         return bits_per_byte(nats, sum(y.size for _, y in batches), n_bytes)
 
+    def _prompts(self) -> tuple[str, ...]:
+        if self.config.gates.prompts_file is None:
+            return tuple(prompt.text for prompt in self._drawn)
+        own = corpus.own_prompts(
+            self.config.gates.prompts_file,
+            self.data.format,
+            context=self.config.model.context,
+            n_tokens=lambda prompt: len(self.data.tokenizer.encode(prompt)),
+        )
+        return tuple(own)
+
     @cached_property
-    def prompts(self) -> tuple[str, ...]:
-        """The battery's prompts: the person's own, or first turns of held-out documents."""
-        gates = self.config.gates
-        if gates.prompts_file is not None:
-            return tuple(corpus.read_prompts(gates.prompts_file))
+    def _drawn(self) -> list[corpus.Prompt]:
         longest = max(8, self.config.model.context // 2)
-        found = self.data.prompts(gates.n_prompts, self.config.seed, max_tokens=longest)
-        return tuple(prompt.text for prompt in found)
+        n, seed = self.config.gates.n_prompts, self.config.seed
+        return self.data.prompts(n, seed, max_tokens=longest)
 
     @cached_property
     def reference(self) -> Reference:
@@ -105,6 +115,7 @@ class Workbench:
             self.data.train_texts(REFERENCE_TEXTS, self.config.seed),
             self.data.heldout_texts(REFERENCE_TEXTS, self.config.seed),
             seed=self.config.seed,
+            answers=[prompt.human for prompt in self._drawn],
         )
 
     def _tokens_of(self, n_batches: int) -> int:

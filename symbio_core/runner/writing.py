@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from symbio_core.gates import Answer, score_battery
 from symbio_core.model import GPT, generate
@@ -31,11 +32,29 @@ def write_battery(bench: Workbench, model: GPT) -> Battery:
 
 
 def answer_all(
-    bench: Workbench, model: GPT, prompts: Sequence[str], temperatures: Sequence[float]
+    bench: Workbench,
+    model: GPT,
+    prompts: Sequence[str],
+    temperatures: Sequence[float],
+    *,
+    seed: int | None = None,
 ) -> list[Answer]:
-    """Return the answer to each prompt at each temperature, prompt by prompt."""
+    """Return the answer to each prompt at each temperature, prompt by prompt.
+
+    A model whose weights are not all finite cannot choose a word: each of its answers is an error.
+
+    Args:
+        bench: tokenizer, device and settings.
+        model: the model.
+        prompts: what it is given, in the form of the corpus.
+        temperatures: every prompt is tried at each.
+        seed: of the random numbers that choose the words; None takes the run's own.
+    """
     tokenizer = bench.data.tokenizer
     cells = [(i, p, t) for i, p in enumerate(prompts) for t in temperatures]
+    if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+        broken = "the model's weights are not finite"
+        return [Answer(i, p, t, "", error=broken, ended=False) for i, p, t in cells]
     rows = [np.asarray(tokenizer.encode(prompt), dtype=np.int64) for _, prompt, _ in cells]
     new_tokens = bench.config.gates.new_tokens
     was_training = model.training
@@ -47,7 +66,7 @@ def answer_all(
             temperatures=[temperature for _, _, temperature in cells],
             new_tokens=new_tokens,
             end_id=tokenizer.end_id,
-            seed=bench.config.seed,
+            seed=bench.config.seed if seed is None else seed,
             names=[(index, f"{temperature:g}") for index, _, temperature in cells],
         )
     model.train(was_training)

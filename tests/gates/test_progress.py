@@ -99,6 +99,21 @@ def test_two_equal_models_pass_in_at_most_one_seed_of_twenty() -> None:
     assert passed <= 10
 
 
+def test_trainings_that_differ_in_luck_alone_pass_in_at_most_one_seed_of_twenty() -> None:
+    passed = 0
+    for seed in range(400):
+        rng = generator(seed, "twins")
+        # Evaluated so often that only what each training drew by luck is left.
+        start, end = (3.0 + rng.normal(0.0, 0.003) + rng.normal(0, 1e-4, 24) for _ in "ab")
+        outcome = healthy(
+            rng, start=ref("start", tuple(start.tolist())), end=ref("end", tuple(end.tolist()))
+        )
+        hard = rng.normal(0.5, 0.1, (20, 1))
+        one, two = (battery(np.clip(hard + rng.normal(0, 0.1, (20, 3)), 0, 1)) for _ in "ab")
+        passed += judged(outcome, two, before=one)["progress"].passed
+    assert passed <= 20
+
+
 def test_without_batteries_two_equal_models_pass_as_seldom() -> None:
     passed = sum(judged(moved(0.0, s), battery(SAME))["progress"].passed for s in range(600))
     assert passed <= 30

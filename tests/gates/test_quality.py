@@ -128,7 +128,8 @@ def test_copies_are_found_whatever_their_punctuation_and_case(library: SimpleNam
 
 
 def test_an_answer_cut_short_or_ended_oddly_loses(library: SimpleNamespace) -> None:
-    assert part(library, "My", "length") < 0.5
+    assert part(library, "My", "length", ended=True) < 0.5
+    assert part(library, "!!! ... -- ! My ! -- ... !!!", "length") < 0.5
     assert part(library, human(library), "length") == 1.0
     assert part(library, "We shall go to the", "ending", ended=True) < 1.0
     assert part(library, "We shall go to the", "ending", ended=False) == 1.0

@@ -11,22 +11,22 @@ from symbio_core.records import (
     CheckpointRef,
     Confirmation,
     Environment,
-    Interval,
     RunState,
-    Verdict,
 )
+from symbio_core.report.answer import sentence
+from symbio_core.report.niche import changes, verdict_summary
+from symbio_core.report.numbers import finite, finite_interval, ratio
 from symbio_core.report.schema import (
     AttemptSummary,
-    ChangeSummary,
     CheckpointSummary,
     DecisionSummary,
     Efficiency,
     FinalReport,
-    Span,
     Steps,
     Totals,
-    VerdictSummary,
 )
+from symbio_core.report.schema_search import Span
+from symbio_core.report.searched import candidates, fusion, transfers
 
 
 def build(
@@ -60,7 +60,7 @@ def build(
     """
     on_gpu = environment.device.startswith("cuda")
     finished = state.finished or "the run was not finished when this report was made"
-    settled, why_not = _settled(confirmation, attempts, finished)
+    settled, why_not = _settled(config, confirmation, attempts, finished)
     winner = settled.winner if settled else shipped.formula
     return FinalReport(
         run_id=run_id,
@@ -70,8 +70,9 @@ def build(
         confirmation=settled,
         no_confirmation=why_not,
         phases=tuple(_attempt(attempt) for attempt in attempts),
-        applied=tuple(change for attempt in attempts for change in _changes(attempt)),
+        applied=changes(config, attempts),
         efficiency=_efficiency(attempts, on_gpu=on_gpu),
+        candidates=candidates(attempts),
         dormant=tuple(_checkpoint(ref) for ref in state.dormant),
         totals=_totals(config, attempts, state, on_gpu=on_gpu),
         flags=state.flags,
@@ -89,32 +90,39 @@ def verdict_sentence(
     """Say in one line what the run found out about activations.
 
     Args:
-        confirmation: the final's record, whose own sentence tells effect, certainty and cost.
+        confirmation: the final's record; effect, certainty and cost are told from its numbers.
         winner: formula that would have stood in the final, named where there was none.
         why_not: why there was no final.
     """
     if confirmation is not None:
-        return " ".join(confirmation.sentence.split())
+        return sentence(confirmation)
     who = winner or "the evolved function"
     why = " ".join((why_not or "the run ended without a final").split()).rstrip(".")
     return f"Not measured: {why}; whether {who} beats GELU, SiLU and ReLU² is unknown."
 
 
 def _settled(
-    confirmation: Confirmation | None, attempts: Sequence[Attempt], finished: str
+    config: RunConfig,
+    confirmation: Confirmation | None,
+    attempts: Sequence[Attempt],
+    finished: str,
 ) -> tuple[Confirmation | None, str | None]:
     if confirmation is None:
-        return None, _why_not(attempts, finished)
+        off = "the final was switched off" if not config.has("final") else None
+        return None, off or _why_not(attempts, finished)
     broken = [
         c.formula
         for c in confirmation.contenders
-        if not all(map(math.isfinite, (*c.nats, c.bpb, c.seconds_per_step)))
+        if not all(
+            map(math.isfinite, (*c.nats, *c.nats_same_cost, c.bpb, c.cost, c.seconds_per_step))
+        )
     ]
     if broken:
         return None, f"the loss was not finite in the final for {', '.join(broken)}"
-    ranges = [i for e in confirmation.effects for i in (e.loss_nats, e.bpb)]
-    sure = all(_interval(i) for i in ranges)
-    if not sure or not all(math.isfinite(e.p_value) for e in confirmation.effects):
+    effects = (*confirmation.effects, *confirmation.effects_seconds)
+    ranges = [i for e in effects for i in (e.loss_nats, e.bpb)]
+    sure = all(finite_interval(i) for i in ranges)
+    if not sure or not all(math.isfinite(e.p_value) for e in effects):
         return None, "the differences of the final have no finite interval"
     return confirmation, None
 
@@ -141,11 +149,11 @@ def _attempt(attempt: Attempt) -> AttemptSummary:
         steps=_steps([attempt]),
         train_nats=_span([point.train_nats for point in ends]),
         val_nats=_span([point.val_nats for point in ends]),
-        val_bpb=_finite(ends[-1].val_bpb if ends else outcome.end.val_bpb),
-        quality=_interval(battery.quality),
+        val_bpb=finite(ends[-1].val_bpb if ends else outcome.end.val_bpb),
+        quality=finite_interval(battery.quality),
         longest_verbatim=battery.longest_verbatim,
-        verbatim_frac=_finite(battery.verbatim_frac),
-        verdicts=tuple(_verdict(verdict) for verdict in attempt.verdicts),
+        verbatim_frac=finite(battery.verbatim_frac),
+        verdicts=tuple(verdict_summary(verdict) for verdict in attempt.verdicts),
         decision=DecisionSummary(
             kind=attempt.decision.kind,
             rule=attempt.decision.rule,
@@ -159,36 +167,12 @@ def _attempt(attempt: Attempt) -> AttemptSummary:
         stopped=outcome.stopped,
         stop_reason=outcome.reason,
         alarms=outcome.alarms,
+        fusion=fusion(outcome.generations),
+        transfers=transfers(outcome.generations),
         tokens=outcome.tokens,
         seconds=outcome.seconds,
-        tokens_per_s=_ratio(outcome.tokens, outcome.seconds),
+        tokens_per_s=ratio(outcome.tokens, outcome.seconds),
     )
-
-
-def _verdict(verdict: Verdict) -> VerdictSummary:
-    return VerdictSummary(
-        gate=verdict.gate,
-        name=verdict.name,
-        passed=verdict.passed,
-        metric=verdict.metric,
-        value=_finite(verdict.value),
-        interval=_interval(verdict.interval),
-        threshold=_finite(verdict.threshold),
-        reason=verdict.reason,
-    )
-
-
-def _changes(attempt: Attempt) -> list[ChangeSummary]:
-    reasons = {verdict.name: verdict.reason for verdict in attempt.verdicts}
-    return [
-        ChangeSummary(
-            phase=attempt.outcome.phase,
-            attempt=attempt.outcome.attempt,
-            change=change,
-            reason=reasons.get(change.cause, ""),
-        )
-        for change in attempt.decision.applied
-    ]
 
 
 def _efficiency(attempts: Sequence[Attempt], *, on_gpu: bool) -> tuple[Efficiency, ...]:
@@ -208,7 +192,7 @@ def _efficiency(attempts: Sequence[Attempt], *, on_gpu: bool) -> tuple[Efficienc
                 fall_nats=fall,
                 seconds=seconds,
                 gpu_seconds=seconds if on_gpu else 0.0,
-                fall_nats_per_s=_ratio(fall, seconds),
+                fall_nats_per_s=ratio(fall, seconds),
             )
         )
     return tuple(rows)
@@ -227,13 +211,13 @@ def _totals(
         seconds=seconds,
         gpu_seconds=seconds if on_gpu else 0.0,
         tokens=tokens,
-        tokens_per_s=_ratio(tokens, seconds),
+        tokens_per_s=ratio(tokens, seconds),
         attempts=len(attempts),
         rollbacks=state.rollbacks,
         generations=sum(len(a.outcome.generations) for a in attempts),
         candidates=_candidates(attempts),
         fall_nats=fall,
-        fall_nats_per_s=_ratio(fall, seconds),
+        fall_nats_per_s=ratio(fall, seconds),
     )
 
 
@@ -257,27 +241,10 @@ def _checkpoint(ref: CheckpointRef) -> CheckpointSummary:
         attempt=ref.attempt,
         step=ref.step,
         formula=ref.formula,
-        val_bpb=_finite(ref.val_bpb),
-        quality=_interval(ref.quality),
+        val_bpb=finite(ref.val_bpb),
+        quality=finite_interval(ref.quality),
     )
 
 
 def _span(ends: Sequence[float]) -> Span:
-    return (
-        Span(start=_finite(ends[0]), end=_finite(ends[-1])) if ends else Span(start=None, end=None)
-    )
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _interval(interval: Interval | None) -> Interval | None:
-    if interval is None:
-        return None
-    numbers = (interval.value, interval.low, interval.high)
-    return interval if all(map(math.isfinite, numbers)) else None
-
-
-def _ratio(value: float | None, seconds: float) -> float | None:
-    return value / seconds if value is not None and seconds > 0 else None
+    return Span(start=finite(ends[0]), end=finite(ends[-1])) if ends else Span(start=None, end=None)

@@ -1,4 +1,4 @@
-"""What tables and lists of the page are made of: cells, numbers in words, escaped HTML. Pure."""
+"""What the page is made of: tables, facts, figures, captions, numbers in words; escaped. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
+import plotly.graph_objects as go
 
 from symbio_core.records import Interval
 
@@ -15,6 +15,8 @@ NONE = "–"
 MINUS = "\u2212"
 SECONDS_UP_TO = 90
 """Longer times are told in minutes and seconds, or hours and minutes."""
+NARROW = 3
+"""Tables with more columns become lists of cards on a phone."""
 
 
 def table(
@@ -28,7 +30,7 @@ def table(
     """Return rows as an HTML table in a box that scrolls by itself; every cell is escaped.
 
     Args:
-        rows: dicts with the same keys, which become the headings.
+        rows: dicts with the same keys, which become the headings; a line break in a value stays.
         code: headings of columns with formulas or names of settings, set in a fixed width.
         numbers: headings of columns that stand flush right.
         tight: headings of columns whose lines do not break.
@@ -36,15 +38,28 @@ def table(
     """
     if not rows:
         return '<p class="none">None.</p>'
-    frame = pd.DataFrame([{key: _cell(value) for key, value in row.items()} for row in rows])
-    places = {str(name): index + 1 for index, name in enumerate(frame.columns)}
     styles = {"code": code, "number": numbers, "tight": tight, "prose": prose}
-    classes = [f"{style}-{places[name]}" for style, names in styles.items() for name in names]
-    with pd.option_context("display.max_colwidth", None):
-        text = frame.to_html(
-            index=False, border=0, escape=True, justify="unset", classes=classes or None
-        )
-    return f'<div class="scroll" tabindex="0">{text}</div>'
+    classes = {
+        heading: " ".join(style for style, headings in styles.items() if heading in headings)
+        for heading in rows[0]
+    }
+    head = "".join(f"<th{_class(classes[key])}>{html.escape(key)}</th>" for key in rows[0])
+    body = "".join(
+        f"<tr>{''.join(_data(key, value, classes[key]) for key, value in row.items())}</tr>"
+        for row in rows
+    )
+    kind = "scroll wide" if len(rows[0]) > NARROW else "scroll"
+    inner = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="{kind}" tabindex="0"><table>{inner}</table></div>'
+
+
+def _data(heading: str, value: object, classes: str) -> str:
+    label = html.escape(heading, quote=True)
+    return f'<td{_class(classes)} data-label="{label}">{html.escape(_cell(value))}</td>'
+
+
+def _class(names: str) -> str:
+    return f' class="{names}"' if names else ""
 
 
 def _cell(value: object) -> str:
@@ -62,6 +77,11 @@ def ranged(interval: Interval | None, form: str = "+.4f") -> str:
         return NONE
     told = f"{interval.value:{form}} ({interval.low:{form}} to {interval.high:{form}})"
     return told.replace("-", MINUS)
+
+
+def brief(value: float | None) -> str:
+    """Return a number with as many figures as a person reads, or a dash where there is none."""
+    return NONE if value is None else f"{value:.3g}".replace("-", MINUS)
 
 
 def duration(seconds: float) -> str:
@@ -91,3 +111,34 @@ def facts(pairs: Sequence[tuple[str, object]]) -> str:
         for name, value in pairs
     )
     return f'<dl class="facts">{inner}</dl>'
+
+
+def section(title: str, *parts: str) -> str:
+    """Return a section of the page; ``parts`` are HTML already."""
+    return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}</section>"
+
+
+def heading(text: str) -> str:
+    """Return the heading of a part of a section, escaped."""
+    return f"<h3>{html.escape(text)}</h3>"
+
+
+def caption(text: str) -> str:
+    """Return a paragraph that says what to look at, escaped."""
+    return f'<p class="caption">{html.escape(text)}</p>'
+
+
+def folded(title: str, *parts: str) -> str:
+    """Return parts that open on a click; ``parts`` are HTML already."""
+    inner = "".join(parts)
+    return f"<details><summary>{html.escape(title)}</summary>{inner}</details>"
+
+
+def drawing(name: str, figure: go.Figure, told: str) -> str:
+    """Return a figure with its caption ``told``; the page's script draws it."""
+    # The JSON has no '<' left: plotly writes \\u003c for it, so no text can end the script.
+    return (
+        f'<figure><div class="plot" id="{name}" style="min-height:{figure.layout.height}px"></div>'
+        f'<script type="application/json" data-for="{name}">{figure.to_json()}</script>'
+        f"<figcaption>{html.escape(told)}</figcaption></figure>"
+    )

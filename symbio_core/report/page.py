@@ -10,7 +10,7 @@ from string import Template
 from plotly.offline import get_plotlyjs
 
 from symbio_core.records import Attempt
-from symbio_core.report import cells, sections
+from symbio_core.report import answer, cells, deciding, gate_tables, sections
 from symbio_core.report.schema import FinalReport
 
 QUESTION = "Did the evolved activation beat GELU, SiLU and ReLU² on this corpus at equal cost?"
@@ -29,8 +29,8 @@ def render(report: FinalReport, attempts: Sequence[Attempt]) -> str:
             sections.final(report),
             sections.learning(attempts),
             sections.function(report),
-            sections.search(attempts),
-            sections.decisions(report),
+            sections.search(report, attempts),
+            deciding.decisions(report),
             sections.written(attempts),
             sections.use(report, attempts),
             sections.facts(report),
@@ -46,17 +46,7 @@ def render(report: FinalReport, attempts: Sequence[Attempt]) -> str:
 
 def headline(report: FinalReport) -> str:
     """Say the verdict in a few words."""
-    confirmation = report.confirmation
-    if confirmation is None:
-        return "Not measured."
-    if confirmation.verdict == "no difference":
-        return f"No difference: keep {confirmation.best_fixed}."
-    # What wins early need not win late, so the headline never leaves out the length of the final.
-    if confirmation.verdict == "fixed wins":
-        return f"Keep {confirmation.best_fixed}: it won at {confirmation.steps_each} steps."
-    return (
-        f"The evolved function beat {confirmation.best_fixed} at {confirmation.steps_each} steps."
-    )
+    return "Not measured." if report.confirmation is None else answer.headline(report.confirmation)
 
 
 def _resource(name: str) -> str:
@@ -124,8 +114,19 @@ def _numbers(report: FinalReport) -> str:
         f"<small>{html.escape(note)}</small></div>"
         for value, unit, note in cards
     )
-    formula = html.escape(shipped.formula)
-    return (
-        f'<div class="numbers">{inner}</div>'
-        f'<p class="ships">The model that ships runs on <code>{formula}</code>.</p>'
-    )
+    return f'<div class="numbers">{inner}</div>{_ships(report)}'
+
+
+def _ships(report: FinalReport) -> str:
+    formula = html.escape(report.shipped.formula)
+    told = f"The model that ships runs on <code>{formula}</code>."
+    if report.confirmation is not None and report.winner != report.shipped.formula:
+        # The final is about fresh weights; a trained line may do better to stay what it is.
+        winner = html.escape(report.winner)
+        told += (
+            f" The final was about <code>{winner}</code> on fresh weights; the checkpoint with the "
+            "lowest validation loss is what ships."
+        )
+    off = gate_tables.switched_off(report)
+    told += f" Switched off in this run: {html.escape(', '.join(off))}." if off else ""
+    return f'<p class="ships">{told}</p>'

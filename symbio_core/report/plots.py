@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from symbio_core import activations
 from symbio_core.records import Attempt, Confirmation, Effect, EvalPoint, Generation
+from symbio_core.report.answer import own_name
 from symbio_core.report.timeline import Stretch, generation_points, stretches
 
 COLOURS = {
@@ -206,12 +207,6 @@ def final(confirmation: Confirmation) -> go.Figure:
     _seed_dots(drawn, confirmation)
     _name_the_sides(drawn, confirmation)
     return drawn
-
-
-def own_name(confirmation: Confirmation) -> str:
-    """Return what the winner is called in the final: `evolved`, unless it is a fixed function."""
-    names = (c.name for c in confirmation.contenders if c.formula == confirmation.winner)
-    return next(names, "evolved")
 
 
 def _effect_text(confirmation: Confirmation, effect: Effect) -> str:

@@ -5,32 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
 from symbio_core.config import PhaseName
 from symbio_core.records import AppliedChange, Confirmation, Environment, Interval
-
-
-class ReportPart(BaseModel):
-    """Base of all parts: frozen, closed to unknown keys, and free of NaN (None stands for it)."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-class Span(ReportPart):
-    """A measure at the start and at the end of something; None where it was not finite."""
-
-    start: float | None
-    end: float | None
-
-    @property
-    def fall(self) -> float | None:
-        """How far it fell from start to end; None where either end is unknown."""
-        if self.start is None or self.end is None:
-            return None
-        return self.start - self.end
+from symbio_core.report.schema_search import (
+    CandidateSummary,
+    FusionSummary,
+    ReportPart,
+    Span,
+    TransferSummary,
+)
 
 
 class Steps(ReportPart):
@@ -109,6 +94,10 @@ class AttemptSummary(ReportPart):
     stopped: Literal["done", "diverged", "steps", "seconds"]
     stop_reason: str
     alarms: tuple[str, ...]
+    """Monitors that fired, in words."""
+    fusion: FusionSummary | None
+    """None where no member was pulled to a consensus."""
+    transfers: tuple[TransferSummary, ...]
     tokens: int
     seconds: float
     tokens_per_s: float | None
@@ -142,15 +131,31 @@ class CheckpointSummary(ReportPart):
     quality: Interval | None
 
 
+class NumberChange(ReportPart):
+    """What a change made of a phase's own number."""
+
+    phase: PhaseName
+    attempt: int
+    before: float
+    """The number as it would have been without the change, in its own unit."""
+    after: float
+
+
 class ChangeSummary(ReportPart):
-    """A setting that a verdict moved: the evidence of niche construction."""
+    """A number that a verdict moved: the evidence of niche construction."""
 
     phase: PhaseName
     """Phase whose gates asked for the change."""
     attempt: int
     change: AppliedChange
+    number: str
+    """What a person calls it."""
     reason: str
-    """What the verdict said; empty where the decision itself asked for the change."""
+    """What was seen, in a sentence; empty where nothing but the cause's name is known."""
+    seen: VerdictSummary | None
+    """The verdict that caused it; None where the decision itself did."""
+    effects: tuple[NumberChange, ...]
+    """The attempts that ran under it, until a later decision moved the number again."""
 
 
 class Totals(ReportPart):
@@ -191,6 +196,8 @@ class FinalReport(ReportPart):
     phases: tuple[AttemptSummary, ...]
     applied: tuple[ChangeSummary, ...]
     efficiency: tuple[Efficiency, ...]
+    candidates: tuple[CandidateSummary, ...]
+    """Every candidate that was trained and scored."""
     dormant: tuple[CheckpointSummary, ...]
     totals: Totals
     flags: tuple[str, ...]

@@ -81,6 +81,7 @@ def candidates(found: Sequence[Generation]) -> str:
             "came by": m.candidate.mutation,
             "parents": " and ".join(m.candidate.parents),
             LOSS: ranged(m.score.loss_nats if m.score else None),
+            "a step costs": f"× {m.score.cost:.2f}" if m.score else None,
             "steps": m.score.steps if m.score else None,
             "fate": m.fate,
         }

@@ -6,11 +6,18 @@ import html
 import shlex
 from collections.abc import Sequence
 
-import plotly.graph_objects as go
-
 from symbio_core.config import RunConfig
 from symbio_core.records import Attempt
-from symbio_core.report import cells, lineage, plots, samples, search_tables, tables
+from symbio_core.report import (
+    cells,
+    fusion,
+    gate_tables,
+    lineage,
+    plots,
+    samples,
+    search_tables,
+    tables,
+)
 from symbio_core.report.schema import FinalReport
 from symbio_core.report.timeline import generations
 
@@ -23,19 +30,24 @@ def final(report: FinalReport) -> str:
     title = "How sure is that?"
     confirmation = report.confirmation
     if confirmation is None:
-        return _section(
-            title, _caption(f"There is nothing to be sure of: {report.no_confirmation}.")
+        return cells.section(
+            title, cells.caption(f"There is nothing to be sure of: {report.no_confirmation}.")
         )
+    size = (
+        ""
+        if confirmation.scale == 1.0
+        else (f" of a model {confirmation.scale:g} times as deep and wide as the run's own")
+    )
     cost = (
-        f"Every function was trained from fresh weights for "
+        f"Every function was trained from fresh weights{size} for "
         f"{cells.count(confirmation.steps_each)} steps with each of {confirmation.seeds} seeds "
         f"and then read text that the search had never seen; that took "
         f"{cells.count(confirmation.steps)} steps and {cells.duration(confirmation.seconds)}."
     )
-    parts = [_caption(cost)]
+    parts = [cells.caption(cost)]
     if confirmation.effects:
         parts.append(
-            _figure(
+            cells.drawing(
                 "final",
                 plots.final(confirmation),
                 "Look whether a bar crosses the line at 0: if it does, the difference to that "
@@ -45,26 +57,32 @@ def final(report: FinalReport) -> str:
         )
     parts += [
         tables.effects(confirmation),
-        _caption(
+        cells.caption(
             "p is how often luck alone would show so large a difference, after correction for the "
             "number of comparisons; below 0.05 counts as sure."
+            + (
+                " At equal time, each fixed function was trained for as long as the search's "
+                "choice took: a slow function has to be better by more than its slowness."
+                if confirmation.effects_seconds
+                else ""
+            )
         ),
         tables.contenders(confirmation),
     ]
-    return _section(title, *parts)
+    return cells.section(title, *parts)
 
 
 def learning(attempts: Sequence[Attempt]) -> str:
     """Show the losses over the phases."""
     title = "How the model learned"
     if not any(attempt.outcome.points for attempt in attempts):
-        return _section(title, _caption("The run ended before its first evaluation."))
+        return cells.section(title, cells.caption("The run ended before its first evaluation."))
     caption = (
         "Look for the blue line falling and staying close to the dotted one: lower is better, "
         "and validation rising while train falls is overfitting. Each band is an attempt at a "
         "phase; steps that go to candidates or to the final do not move the lines."
     )
-    return _section(title, _figure("losses", plots.losses(attempts), caption))
+    return cells.section(title, cells.drawing("losses", plots.losses(attempts), caption))
 
 
 def function(report: FinalReport) -> str:
@@ -73,21 +91,25 @@ def function(report: FinalReport) -> str:
         "Look where the orange curve leaves the others. All are scaled alike, so only their shape "
         "differs; most inputs of a layer lie between −2 and 2."
     )
-    return _section(
+    return cells.section(
         "The function that the search chose",
         f'<p class="formula"><code>{html.escape(report.winner)}</code></p>',
-        _figure("functions", plots.functions(report.winner), caption),
+        cells.drawing("functions", plots.functions(report.winner), caption),
     )
 
 
-def search(attempts: Sequence[Attempt]) -> str:
-    """Show descent, best of each size, diversity and sync, and every candidate."""
+def search(report: FinalReport, attempts: Sequence[Attempt]) -> str:
+    """Show descent, best of each size, diversity and sync, fusion, and every candidate."""
     title, found = "How it was found", generations(attempts)
     if not found:
-        return _section(title, _caption("The run ended before its first generation."))
-    return _section(
+        off = "search" in gate_tables.switched_off(report)
+        why = (
+            "The search was switched off." if off else "The run ended before its first generation."
+        )
+        return cells.section(title, cells.caption(why))
+    return cells.section(
         title,
-        _figure(
+        cells.drawing(
             "tree",
             lineage.tree(found),
             "Look for the orange line: it leads back from the last winner to where it came from. "
@@ -95,77 +117,36 @@ def search(attempts: Sequence[Attempt]) -> str:
             "points below 0 did better; point at one to read its formula and its fate.",
         ),
         "<h3>Best function of each size</h3>",
-        _caption(
+        cells.caption(
             "Look how much each further node buys. Every loss is against the function in charge "
             "in its own generation, so rows with different rivals do not compare directly."
         ),
         search_tables.hall_of_fame(found),
-        _figure(
+        cells.drawing(
             "togetherness",
             lineage.togetherness(found),
             "Look whether diversity stays above the lower dotted line: below it, all candidates "
             "are the same function. Sync r says how much the members move in step while they are "
             "pulled to their consensus.",
         ),
-        _folded("What each generation cost and found", search_tables.generations(found)),
-        _folded("Every candidate and its fate", search_tables.candidates(found)),
+        fusion.fusion(report.phases),
+        fusion.transfers(report.phases),
+        cells.folded("What each generation cost and found", search_tables.generations(found)),
+        cells.folded("Every candidate and its fate", search_tables.candidates(found)),
     )
-
-
-def decisions(report: FinalReport) -> str:
-    """Show phases, decisions, changed settings, verdicts, what time bought, dormant models."""
-    return _section(
-        "What the run decided, and why",
-        _caption("Each attempt at a phase: look how far it took loss and quality."),
-        tables.phases(report),
-        "<h3>Decisions</h3>",
-        _caption(
-            "After each attempt the gates read the model's text and curves, and the first rule "
-            "that fits decides; ⚑ means that the run went on although a gate had not passed."
-        ),
-        tables.decisions(report),
-        "<h3>Settings that verdicts changed</h3>",
-        _caption("What the gates saw reshaped the phases that followed (niche construction)."),
-        tables.changes(report.applied),
-        "<h3>Verdicts that raised a concern</h3>",
-        tables.verdicts(report, passed=False),
-        _folded("Verdicts that passed", tables.verdicts(report, passed=True)),
-        "<h3>What the time bought</h3>",
-        _caption("Look which phase lowered the validation loss fastest (ecological pressure)."),
-        tables.efficiency(report),
-        _folded("What each attempt spent", tables.spending(report)),
-        "<h3>Dormant checkpoints</h3>",
-        _caption("Models that were set aside, and could have been revived."),
-        _dormant(report),
-    )
-
-
-def _dormant(report: FinalReport) -> str:
-    rows = [
-        {
-            "checkpoint": d.id,
-            "from": d.phase if d.attempt == 1 else f"{d.phase} (try {d.attempt})",
-            "step": cells.count(d.step),
-            "activation": d.formula,
-            "bits a byte": cells.fixed(d.val_bpb),
-            "quality (0 to 1)": cells.ranged(d.quality, ".2f"),
-        }
-        for d in report.dormant
-    ]
-    return cells.table(rows, code=["checkpoint", "activation"], numbers=["step", "bits a byte"])
 
 
 def written(attempts: Sequence[Attempt]) -> str:
     """Show the best and the worst of the last battery."""
     title = "What it writes"
     if not attempts or not attempts[-1].battery.samples:
-        return _section(title, _caption("The run ended before the model wrote anything."))
+        return cells.section(title, cells.caption("The run ended before the model wrote anything."))
     last = attempts[-1]
     best, worst = samples.pick(last.battery)
     share = last.battery.verbatim_frac
-    return _section(
+    return cells.section(
         title,
-        _caption(
+        cells.caption(
             f"From {len(last.battery.samples)} answers written after {last.outcome.phase}; quality "
             "is measured against human text of the same corpus. The longest run of words copied "
             f"from the training text is {last.battery.longest_verbatim}; {share:.1%} of the words "
@@ -186,11 +167,11 @@ def use(report: FinalReport, attempts: Sequence[Attempt]) -> str:
     root = _root(report)
     where = "" if root == RunConfig().storage.root else f" --storage {shlex.quote(root)}"
     command = f"symbio sample {name} --prompt {prompt}{where}"
-    return _section(
+    return cells.section(
         "Talk to the model",
-        _caption("Run this in the folder that the run was started from:"),
+        cells.caption("Run this in the folder that the run was started from:"),
         f"<pre><code>{html.escape(command)}</code></pre>",
-        _caption(
+        cells.caption(
             f"The exported model is in {root}/runs/{report.run_id}/model/ (weights as safetensors, "
             "shape and formula, tokenizer); final-report.json beside this page holds the same "
             "answer for programs."
@@ -211,6 +192,7 @@ def facts(report: FinalReport) -> str:
         ("started", report.started),
         ("ended", report.ended),
         ("why it ended", report.finished),
+        ("switched off", ", ".join(gate_tables.switched_off(report)) or "nothing"),
         ("shipped checkpoint", report.shipped.id),
         ("symbio", where.symbio),
         ("Python", where.python),
@@ -220,30 +202,8 @@ def facts(report: FinalReport) -> str:
         ("CPUs / threads", f"{where.cpu_count} / {where.threads}"),
         ("platform", where.platform),
     ]
-    return _section(
+    return cells.section(
         "Where and how it ran",
         cells.facts(pairs),
-        _folded("Every setting of the run", tables.settings(report.config)),
+        cells.folded("Every setting of the run", tables.settings(report.config)),
     )
-
-
-def _section(title: str, *parts: str) -> str:
-    return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}</section>"
-
-
-def _figure(name: str, figure: go.Figure, caption: str) -> str:
-    # The JSON has no '<' left: plotly writes \\u003c for it, so no text can end the script.
-    return (
-        f'<figure><div class="plot" id="{name}" style="min-height:{figure.layout.height}px"></div>'
-        f'<script type="application/json" data-for="{name}">{figure.to_json()}</script>'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
-
-
-def _caption(text: str) -> str:
-    return f'<p class="caption">{html.escape(text)}</p>'
-
-
-def _folded(title: str, *parts: str) -> str:
-    inner = "".join(parts)
-    return f"<details><summary>{html.escape(title)}</summary>{inner}</details>"

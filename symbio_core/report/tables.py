@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from typing import Any
 
 from symbio_core.config import PhaseTable
-from symbio_core.records import SURE_BELOW, Confirmation, Effect, Interval
+from symbio_core.records import Confirmation, Contender, Effect
+from symbio_core.report.answer import is_sure, own_name, relative_cost
 from symbio_core.report.cells import NONE, count, duration, fixed, ranged, table, where
-from symbio_core.report.plots import own_name
-from symbio_core.report.schema import AttemptSummary, ChangeSummary, FinalReport, Span
+from symbio_core.report.schema import AttemptSummary, FinalReport
+from symbio_core.report.schema_search import CandidateSummary, Span
 
 DECISIONS = {
     "advance": "advance",
@@ -19,6 +20,10 @@ DECISIONS = {
     "finish": "finish",
     "ask": "ask a person",
 }
+
+
+MOST_CANDIDATES = 12
+"""Candidates whose economy is shown; final-report.json holds all."""
 
 
 def _way(span: Span, digits: int = 3) -> str:
@@ -31,40 +36,57 @@ def _of(summary: AttemptSummary) -> str:
 
 def contenders(confirmation: Confirmation) -> str:
     """List the functions of the final with loss and cost, best first."""
-    rows = [
-        {
-            "function": c.name if c.name != "evolved" else "the evolved one",
-            "formula": c.formula,
-            "bits a byte": fixed(c.bpb),
-            "nats a token, seed by seed": ", ".join(fixed(x) for x in c.nats),
-            "ms a step": fixed(1000 * c.seconds_per_step, 1),
-        }
-        for c in sorted(confirmation.contenders, key=lambda c: c.bpb)
-    ]
-    tight = ["nats a token, seed by seed"]
-    return table(rows, code=["formula"], numbers=["bits a byte", "ms a step"], tight=tight)
+    own = next((c for c in confirmation.contenders if c.formula == confirmation.winner), None)
+    rows = [_contender(c, own) for c in sorted(confirmation.contenders, key=lambda c: c.bpb)]
+    timed = "the same at equal time"
+    if not any(c.nats_same_cost for c in confirmation.contenders):
+        rows = [{name: value for name, value in row.items() if name != timed} for row in rows]
+    return table(
+        rows,
+        code=["formula"],
+        numbers=["bits a byte", "a step takes", "a step costs"],
+        tight=["nats a token, seed by seed", timed],
+    )
+
+
+def _contender(contender: Contender, own: Contender | None) -> dict[str, object]:
+    cost = None if own is None else relative_cost(contender, own)
+    return {
+        "function": contender.name if contender.name != "evolved" else "the evolved one",
+        "formula": contender.formula,
+        "bits a byte": fixed(contender.bpb),
+        "nats a token, seed by seed": ", ".join(fixed(x) for x in contender.nats),
+        "the same at equal time": ", ".join(fixed(x) for x in contender.nats_same_cost),
+        "a step takes": f"{1000 * contender.seconds_per_step:.1f} ms",
+        "a step costs": None if cost is None else f"× {cost:.2f}",
+    }
 
 
 def effects(confirmation: Confirmation) -> str:
-    """List the winner's differences to each fixed function."""
-    rows = [
-        {
-            "against": e.against,
-            "bits a byte": ranged(e.bpb),
-            "nats a token": ranged(e.loss_nats),
-            "p": f"{e.p_value:.3g}",
-            "in words": _effect_in_words(e, own_name(confirmation)),
-        }
-        for e in confirmation.effects
-    ]
-    return table(rows, numbers=["p"], tight=["bits a byte", "nats a token", "in words"])
+    """List the winner's differences to each fixed function, at equal steps and at equal time."""
+    steps = f"{count(confirmation.steps_each)} steps each"
+    own = own_name(confirmation)
+    rows = [_effect(e, own, steps) for e in confirmation.effects]
+    rows += [_effect(e, own, "equal time") for e in confirmation.effects_seconds]
+    if not confirmation.effects_seconds:
+        rows = [{name: value for name, value in row.items() if name != "after"} for row in rows]
+    return table(rows, numbers=["p"], tight=["after", "bits a byte", "nats a token", "in words"])
+
+
+def _effect(effect: Effect, own: str, basis: str) -> dict[str, object]:
+    return {
+        "against": effect.against,
+        "after": basis,
+        "bits a byte": ranged(effect.bpb),
+        "nats a token": ranged(effect.loss_nats),
+        "p": f"{effect.p_value:.3g}",
+        "in words": _effect_in_words(effect, own),
+    }
 
 
 def _effect_in_words(effect: Effect, own: str) -> str:
     # The interval stands for itself; the corrected p-value has the last word.
-    if effect.p_value >= SURE_BELOW or not (
-        effect.loss_nats.below_zero or effect.loss_nats.above_zero
-    ):
+    if not is_sure(effect):
         return "not sure"
     return f"{own} is better" if effect.loss_nats.below_zero else "fixed is better"
 
@@ -106,7 +128,6 @@ def spending(report: FinalReport) -> str:
             "time": duration(a.seconds),
             "tokens/s": NONE if a.tokens_per_s is None else count(round(a.tokens_per_s)),
             "how it ended": a.stop_reason or a.stopped,
-            "alarms": "; ".join(a.alarms),
         }
         for a in report.phases
     ]
@@ -129,63 +150,58 @@ def decisions(report: FinalReport) -> str:
     return table(rows, code=["went on from"], prose=["decision", "why"])
 
 
-def changes(applied: Sequence[ChangeSummary]) -> str:
-    """List the settings that verdicts moved."""
-    rows = [
-        {
-            "after": where(c.phase, c.attempt),
-            "setting": c.change.setting,
-            "before": f"{c.change.before:.4g}",
-            "after it": f"{c.change.after:.4g}",
-            "cause": c.change.cause,
-            "what was seen": c.reason,
-        }
-        for c in applied
-    ]
-    return table(rows, code=["setting"], numbers=["before", "after it"], prose=["what was seen"])
-
-
-def verdicts(report: FinalReport, *, passed: bool) -> str:
-    """List the verdicts of the gates that passed, or those that did not."""
-    rows = [
-        {
-            "after": _of(a),
-            "gate": v.gate,
-            "verdict": v.name,
-            "what it says": v.reason,
-            "measure": v.metric,
-            "value": _value(v.value, v.interval),
-            "threshold": NONE if v.threshold is None else f"{v.threshold:.4g}",
-        }
-        for a in report.phases
-        for v in a.verdicts
-        if v.passed is passed
-    ]
-    return table(rows, numbers=["threshold"], tight=["value"], prose=["what it says", "measure"])
-
-
-def _value(value: float | None, interval: Interval | None) -> str:
-    if interval is not None:
-        return ranged(interval, ".4g")
-    return NONE if value is None else f"{value:.4g}"
-
-
 def efficiency(report: FinalReport) -> str:
     """List what the time of each phase bought."""
+    unit = f"millinats a {second_of(report)}"
     rows = [
         {
             "phase": e.phase,
             "attempts": e.attempts,
             "validation loss fell by (nats a token)": fixed(e.fall_nats),
             "time": duration(e.seconds),
-            "on a GPU": duration(e.gpu_seconds) if e.gpu_seconds else NONE,
-            "millinats a second": fixed(
-                None if e.fall_nats_per_s is None else 1000 * e.fall_nats_per_s, 2
-            ),
+            unit: milli(e.fall_nats_per_s),
         }
         for e in report.efficiency
     ]
     return table(rows, numbers=list(rows[0])[1:] if rows else [])
+
+
+def economy(report: FinalReport) -> str:
+    """List the candidates whose time bought most, one row a function."""
+    unit = f"millinats a {second_of(report)}"
+    best: dict[str, CandidateSummary] = {}
+    for candidate in report.candidates:
+        rival = best.get(candidate.formula)
+        if rival is None or _gain(candidate) > _gain(rival):
+            best[candidate.formula] = candidate
+    ranked = sorted(best.values(), key=_gain, reverse=True)[:MOST_CANDIDATES]
+    rows = [
+        {
+            "formula": c.formula,
+            "generation": c.generation + 1,
+            "gain over the function in charge (nats a token)": fixed(c.gain_nats),
+            "a step costs": None if c.cost is None else f"× {c.cost:.2f}",
+            "gain at equal cost": fixed(c.gain_same_cost_nats),
+            "time": duration(c.seconds),
+            unit: milli(c.gain_nats_per_s),
+        }
+        for c in ranked
+    ]
+    return table(rows, code=["formula"], numbers=list(rows[0])[1:] if rows else [])
+
+
+def _gain(candidate: CandidateSummary) -> float:
+    return -math.inf if candidate.gain_nats_per_s is None else candidate.gain_nats_per_s
+
+
+def second_of(report: FinalReport) -> str:
+    """Return what a second of this run was a second of."""
+    return "GPU-second" if report.totals.gpu_seconds else "processor second"
+
+
+def milli(nats: float | None) -> str:
+    """Return a loss in thousandths of a nat."""
+    return fixed(None if nats is None else 1000 * nats, 2)
 
 
 def settings(config: dict[str, Any]) -> str:

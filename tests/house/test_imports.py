@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "corpus": set(),
     "storage": set(),
     "compute": set(),
-    "report": {"activations", "model"},
+    "report": {"activations", "lifecycle"},
     "console": set(),
 }
 """Room → the rooms it may import besides itself and the ground floor."""

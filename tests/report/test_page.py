@@ -86,7 +86,7 @@ def test_no_difference_says_to_keep_the_fixed_function(life, confirmed):
 def test_the_sentence_under_the_headline_does_not_repeat_it(life, confirmed):
     seen = Reader(render(life.report(confirmed("no difference")), life.attempts))
     assert seen.texts.count("No difference: keep ReLU².") == 1
-    assert any(text.startswith(confirmed("no difference").winner + " came") for text in seen.texts)
+    assert any(text.startswith(confirmed("no difference").winner + " was") for text in seen.texts)
 
 
 def test_a_fixed_function_that_the_search_chose_is_called_by_its_name(life, confirmed):

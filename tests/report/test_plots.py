@@ -128,11 +128,15 @@ def test_the_hall_of_fame_keeps_the_best_of_each_size_that_trained_to_the_end(li
 
 def test_a_cell_is_text_whatever_it_holds():
     text = table([{"a": "<i>", "b": None, "c": 0}], code=["a"], numbers=["c"])
-    assert "&lt;i&gt;" in text
-    assert "<td>–</td>" in text
-    assert "<td>0</td>" in text
-    assert "code-1" in text
-    assert "number-3" in text
+    assert '<td class="code" data-label="a">&lt;i&gt;</td>' in text
+    assert '<td data-label="b">–</td>' in text
+    assert '<td class="number" data-label="c">0</td>' in text
+
+
+def test_a_heading_is_text_too_and_a_line_break_in_a_cell_stays():
+    text = table([{'"><i>': "one\ntwo"}])
+    assert "<i>" not in text
+    assert 'data-label="&quot;&gt;&lt;i&gt;">one\ntwo</td>' in text
 
 
 @pytest.mark.parametrize(

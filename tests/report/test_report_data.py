@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 import symbio_core.report
 from symbio_core.records import Attempt, Interval
-from symbio_core.report import FinalReport, json_schema, schema_text, to_json, verdict_sentence
+from symbio_core.report import FinalReport, json_schema, schema_text, to_json
 from symbio_core.report.schema import Span
 
 KINDS = ["evolved wins", "fixed wins", "no difference"]
@@ -55,13 +55,6 @@ def test_a_report_reads_back_from_its_own_json(life, confirmed, kind):
 def test_a_report_cannot_be_changed(life):
     with pytest.raises(ValidationError):
         life.report().verdict = "won"
-
-
-def test_the_verdict_is_the_sentence_of_the_confirmation_on_one_line(life, confirmed):
-    confirmation = confirmed("no difference")
-    broken = changed(confirmation, sentence="No difference:\n  keep ReLU².")
-    assert verdict_sentence(confirmation) == confirmation.sentence
-    assert life.report(broken).verdict == "No difference: keep ReLU²."
 
 
 def test_a_run_that_ended_before_the_final_says_that_nothing_was_measured(life):

@@ -1,0 +1,162 @@
+"""From verdicts to moved numbers to the phases that felt them: the trail of a run's own hand. Pure.
+
+The table of it is the evidence of niche construction and of autopoiesis: what the run saw in
+itself, what it moved because of that, and which phases then ran otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from symbio_core.config import RunConfig
+from symbio_core.records import AppliedChange, Attempt, Verdict
+from symbio_core.report import dials
+from symbio_core.report.cells import caption, folded, ranged, table, where
+from symbio_core.report.numbers import finite, finite_interval
+from symbio_core.report.schema import ChangeSummary, NumberChange, VerdictSummary
+
+RELAXED = "relaxation"
+"""Cause of a change that nobody asked for: a number on its way back to neutral."""
+
+
+def changes(config: RunConfig, attempts: Sequence[Attempt]) -> tuple[ChangeSummary, ...]:
+    """Return every change of a number, with the verdict that caused it and the phases it reached.
+
+    A change reaches the attempts that follow it until a later decision moves the same number.
+    """
+    found = []
+    for index, attempt in enumerate(attempts):
+        following = attempts[index + 1 :]
+        for change in _moved(attempt, following[:1]):
+            verdict = next((v for v in attempt.verdicts if v.name == change.cause), None)
+            found.append(
+                ChangeSummary(
+                    phase=attempt.outcome.phase,
+                    attempt=attempt.outcome.attempt,
+                    change=change,
+                    number=dials.label(change.setting),
+                    reason=_reason(attempt, change, verdict),
+                    seen=None if verdict is None else verdict_summary(verdict),
+                    effects=_effects(config, attempt, change, following),
+                )
+            )
+    return tuple(found)
+
+
+def verdict_summary(verdict: Verdict) -> VerdictSummary:
+    """Return a verdict as the report tells it; numbers that are not finite are None."""
+    return VerdictSummary(
+        gate=verdict.gate,
+        name=verdict.name,
+        passed=verdict.passed,
+        metric=verdict.metric,
+        value=finite(verdict.value),
+        interval=finite_interval(verdict.interval),
+        threshold=finite(verdict.threshold),
+        reason=verdict.reason,
+    )
+
+
+def _moved(attempt: Attempt, following: Sequence[Attempt]) -> list[AppliedChange]:
+    applied = list(attempt.decision.applied)
+    before = attempt.plan.lr_scale
+    after = following[0].plan.lr_scale if following else before
+    if after != before:
+        setting = dials.AFTER_DIVERGENCE
+        applied.append(
+            AppliedChange(setting=setting, before=before, after=after, cause="divergence")
+        )
+    return applied
+
+
+def _reason(attempt: Attempt, change: AppliedChange, verdict: Verdict | None) -> str:
+    if verdict is not None:
+        return verdict.reason
+    if change.cause == RELAXED:
+        return "no verdict asked for it again"
+    return attempt.decision.reason if change.cause == "divergence" else ""
+
+
+def _effects(
+    config: RunConfig, attempt: Attempt, change: AppliedChange, following: Sequence[Attempt]
+) -> tuple[NumberChange, ...]:
+    setting = change.setting
+    decided = getattr(attempt.decision.adaptation, setting, change.after)
+    found = []
+    for later in following:
+        if dials.position(later.plan, setting) != decided:
+            break
+        before, after = (
+            dials.value_in(config, later.plan, setting, value)
+            for value in (change.before, change.after)
+        )
+        if before is not None and after is not None:
+            phase, attempted = later.outcome.phase, later.outcome.attempt
+            found.append(NumberChange(phase=phase, attempt=attempted, before=before, after=after))
+    return tuple(found)
+
+
+def trail(applied: Sequence[ChangeSummary]) -> str:
+    """Show seen → moved → felt, one change a row; numbers on their way back are folded."""
+    asked = [c for c in applied if c.change.cause != RELAXED]
+    relaxed = [c for c in applied if c.change.cause == RELAXED]
+    parts = [table(_rows(asked), prose=["what it saw", "what it moved", "felt in"])]
+    if relaxed:
+        parts.append(
+            folded(
+                f"Numbers on their way back to neutral ({len(relaxed)})",
+                caption(
+                    "A number goes half way back whenever the run advances without need of it."
+                ),
+                table(_rows(relaxed), prose=["what it saw", "what it moved", "felt in"]),
+            )
+        )
+    return "".join(parts)
+
+
+def _rows(applied: Sequence[ChangeSummary]) -> list[dict[str, object]]:
+    return [
+        {
+            "after": where(c.phase, c.attempt),
+            "what it saw": _seen(c),
+            "what it moved": _move(c.change),
+            "felt in": _felt(c),
+        }
+        for c in applied
+    ]
+
+
+def _seen(summary: ChangeSummary) -> str:
+    cause = summary.change.cause
+    said = f"{cause}: {summary.reason}" if summary.reason else cause
+    return said if summary.seen is None else f"{said}\n{measured(summary.seen)}"
+
+
+def measured(verdict: VerdictSummary) -> str:
+    """Return a verdict's figure in words: value, interval, where the line is drawn."""
+    if verdict.value is None:
+        return f"{verdict.metric}: not a number"
+    told = f"{verdict.metric}: "
+    if verdict.interval is None:
+        told += f"{verdict.value:.3g}".replace("-", "\u2212")
+    else:
+        told += f"{ranged(verdict.interval, '.3g')}, {verdict.interval.confidence:.0%} sure"
+    limit = "" if verdict.threshold is None else f"; the line is drawn at {verdict.threshold:.3g}"
+    return (told + limit).replace("at -", "at \u2212")
+
+
+def _move(change: AppliedChange) -> str:
+    scale = f"{change.before:.3g} → {change.after:.3g}".replace("-", "\u2212")
+    return f"{dials.in_words(change)}\n({change.setting} {scale})"
+
+
+def _felt(summary: ChangeSummary) -> str:
+    setting = summary.change.setting
+    lines: list[str] = []
+    for effect in summary.effects:
+        before, after = (dials.told(setting, value) for value in (effect.before, effect.after))
+        line = f"{effect.phase}: {before} → {after}"
+        # Tries of a phase run under the same number, and so do many phases.
+        if line not in lines:
+            lines.append(line if before != after else f"{effect.phase}: stays {after}")
+    return "\n".join(dict.fromkeys(lines)) or "no phase after it that uses the number"

@@ -71,7 +71,8 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
 
 def opened(config: RunConfig, source: str, seed: int) -> Workbench:
     """Return the workbench of a corpus with enough unread text for people to be heard."""
-    changes = {"data.corpus": source, "seed": seed, "data.confirm_frac": 0.1}
+    fracs = {"data.validation_frac": 0.12, "data.confirm_frac": 0.1}
+    changes = {"data.corpus": source, "seed": seed, **fracs}
     return Workbench(changed(config, changes), cache_of(config))
 
 

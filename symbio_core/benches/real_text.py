@@ -15,7 +15,7 @@ from symbio_core.errors import CorpusError
 from symbio_core.streams import generator
 
 CORPORA = ("plays", "prose", "code")
-LEAST_BYTES = 300_000
+LEAST_BYTES = 400_000
 """A source with less text is not the one that was meant."""
 SCRIPTS = 60
 """Modules that code is taken from."""
@@ -33,8 +33,9 @@ other less than that; in source code they do not."""
 def write_corpora(folder: Path) -> dict[str, str]:
     """Make the three corpora ready: plays (the demo corpus), prose and source code.
 
-    Prose is Python's own reference manual as its `help` shows it, a paragraph a document; code are
-    the functions of Python's standard library. Both come with the interpreter.
+    Prose is Python's own reference manual as its `help` shows it and what the modules of its
+    library say about themselves, a paragraph a document; code are the functions of the library.
+    Both come with the interpreter.
 
     Returns:
         What `data.corpus` must be for each.
@@ -56,13 +57,17 @@ def write_corpora(folder: Path) -> dict[str, str]:
 
 
 def manual() -> list[str]:
-    """Return the paragraphs of Python's reference manual."""
+    """Return the paragraphs of Python's reference manual and of its library's docstrings."""
     source = _library() / "pydoc_data" / "topics.py"
     if not source.is_file():
         return []
     tree = ast.parse(source.read_text("utf-8"))
     pages = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)]
     texts = [page for page in pages if isinstance(page, str)]
+    for path in sorted(_library().glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                texts.append(ast.get_docstring(node) or "")
     return [part.strip() for page in texts for part in re.split(r"\n\s*\n", page)]
 
 

@@ -32,12 +32,21 @@ def settings(root: Path) -> RunConfig:
     return changed(smoke(), changes)
 
 
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What `data.corpus` is for each of the three kinds of text."""
+    return real_text.write_corpora(tmp_path_factory.mktemp("texts"))
+
+
 @pytest.fixture(scope="module", params=CORPORA)
-def graded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Graded:
+def graded(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    sources: dict[str, str],
+) -> Graded:
     """A corpus' workbench, its trained model, and what every writer's battery came to."""
-    folder = tmp_path_factory.mktemp("battery")
-    source = real_text.write_corpora(folder)[request.param]
-    bench = bench_battery.opened(settings(folder), source, 1)
+    config = settings(tmp_path_factory.mktemp("battery"))
+    bench = bench_battery.opened(config, sources[request.param], 1)
     good, poor = (bench_battery.trained(bench, n).averaged() for n in (TRAINED, UNDERTRAINED))
     return bench, good, bench_battery.ranked(bench, good, poor, 1)
 

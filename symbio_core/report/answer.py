@@ -71,6 +71,9 @@ def _first(confirmation: Confirmation) -> str:
 def _of_a_fixed_winner(confirmation: Confirmation, own: str) -> str:
     best, verdict = confirmation.best_fixed, confirmation.verdict
     told = "; ".join(_between(e) for e in confirmation.effects)
+    beaten = next((e for e in confirmation.effects if e.against == best), None)
+    if verdict == "fixed wins" and beaten is not None:
+        return f"{best} beat {own}, which the search settled on, by {_size(confirmation, beaten)}."
     if verdict == "fixed wins":
         return f"The search itself settled on {own}, which beat the others: it was {told}."
     return f"No difference: keep {best}. The search itself settled on {own}, which was {told}."
@@ -82,7 +85,7 @@ def _size(confirmation: Confirmation, effect: Effect) -> str:
     share = f", {abs(effect.bpb.value) / rival:.1%} of its loss" if rival > 0.0 else ""
     return (
         f"{abs(effect.bpb.value):.4f} bits a byte{share} ({effect.bpb.confidence:.0%} sure: "
-        f"between {low:.4f} and {high:.4f}; {_luck(effect.p_value)})"
+        f"{low:.4f} to {high:.4f}; {_luck(effect.p_value)})"
     )
 
 
@@ -91,22 +94,21 @@ def _between(effect: Effect) -> str:
     if not (bpb.below_zero or bpb.above_zero):
         return (
             f"between {-bpb.low:.4f} bits a byte better and {bpb.high:.4f} worse than {rival} "
-            f"({bpb.confidence:.0%} sure), which may be luck ({_luck(effect.p_value)})"
+            f"({bpb.confidence:.0%} sure), which may be luck (p = {effect.p_value:.2g})"
         )
     low, high = sorted((abs(bpb.low), abs(bpb.high)))
     how = "better" if bpb.below_zero else "worse"
     beyond = f"{low:.4f} to {high:.4f} bits a byte {how} than {rival}"
     if is_sure(effect):
         return f"{beyond} ({bpb.confidence:.0%} sure; {_luck(effect.p_value)})"
-    return f"{beyond}, which is not sure once every comparison counts ({_luck(effect.p_value)})"
+    return f"{beyond}, not sure once every comparison counts (p = {effect.p_value:.2g})"
 
 
 def _luck(p_value: float) -> str:
     if p_value < 0.001:
-        return "luck alone would show as much in fewer than 1 of 1000 tries, p < 0.001"
+        return "luck alone: fewer than 1 of 1000 tries, p < 0.001"
     tries = 100 if p_value >= 0.01 else 1000
-    often = f"{p_value * tries:.0f} of {tries} tries"
-    return f"luck alone would show as much in {often}, p = {p_value:.2g}"
+    return f"luck alone: {p_value * tries:.0f} of {tries} tries, p = {p_value:.2g}"
 
 
 def _at_equal_time(confirmation: Confirmation) -> str:

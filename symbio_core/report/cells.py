@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,12 @@ from symbio_core.records import Interval
 Row = dict[str, Any]
 NONE = "–"
 MINUS = "\u2212"
+FIRM = "\u00a0"
+"""A space at which no line breaks."""
 SECONDS_UP_TO = 90
 """Longer times are told in minutes and seconds, or hours and minutes."""
+MOST_DIGITS = 9
+"""Two numbers that agree in as many decimals are told as the same."""
 NARROW = 3
 """Tables with more columns become lists of cards on a phone."""
 
@@ -72,16 +77,34 @@ def fixed(value: float | None, digits: int = 4) -> str:
 
 
 def ranged(interval: Interval | None, form: str = "+.4f") -> str:
-    """Return an estimate and its range, or a dash where there is none."""
+    """Return an estimate and its range, or a dash where there is none.
+
+    A line may break before the range and not within it.
+    """
     if interval is None:
         return NONE
-    told = f"{interval.value:{form}} ({interval.low:{form}} to {interval.high:{form}})"
-    return told.replace("-", MINUS)
+    within = f"({interval.low:{form}} to {interval.high:{form}})".replace(" ", FIRM)
+    return f"{interval.value:{form}} {within}".replace("-", MINUS)
 
 
 def brief(value: float | None) -> str:
     """Return a number with as many figures as a person reads, or a dash where there is none."""
     return NONE if value is None else f"{value:.3g}".replace("-", MINUS)
+
+
+def way(before: float | None, after: float | None) -> str:
+    """Return where a number came from and went to, with decimals enough to tell them apart."""
+    if before is None or after is None:
+        return f"{brief(before)}{FIRM}→{FIRM}{brief(after)}"
+    size = max(abs(before), abs(after))
+    digits = max(0, 1 - math.floor(math.log10(size))) if size > 0.0 else 0
+    while f"{before:.{digits}f}" == f"{after:.{digits}f}" and digits < MOST_DIGITS:
+        if before == after:
+            break
+        digits += 1
+    if before == round(before) and after == round(after):
+        digits = 0
+    return f"{fixed(before, digits)}{FIRM}→{FIRM}{fixed(after, digits)}"
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 from symbio_core.config import PhaseSettings, RunConfig
 from symbio_core.lifecycle import effective
 from symbio_core.records import Adaptation, AppliedChange, PhasePlan
-from symbio_core.report.cells import MINUS, brief
+from symbio_core.report.cells import FIRM, MINUS, brief, way
 
 AFTER_DIVERGENCE = "lr_scale after divergence"
 """Stands for `PhasePlan.lr_scale`: a diverged phase halves it, and no verdict moves it back."""
@@ -125,14 +125,22 @@ def told(setting: str, value: float) -> str:
     return f"{value:.0%}" if kind == "share" else brief(value)
 
 
+def path(setting: str, before: float, after: float) -> str:
+    """Return how a phase's own number moved: `0.50 → 0.63`, `10% → 30%` or `no → yes`."""
+    kind = DIALS[setting].kind if setting in DIALS else None
+    if kind in ("switch", "share"):
+        return f"{told(setting, before)}{FIRM}→{FIRM}{told(setting, after)}"
+    return way(before, after)
+
+
 def move(change: AppliedChange) -> str:
     """Return the step of a change: `× 1.25`, `+3`, `10% → 30%` or `no → yes`."""
     kind = DIALS[change.setting].kind if change.setting in DIALS else None
     if kind == "factor" and change.before:
-        return f"× {change.after / change.before:.3g}"
+        return f"×{FIRM}{change.after / change.before:.3g}"
     if kind == "plus":
         return f"{change.after - change.before:+g}".replace("-", MINUS)
-    return f"{told(change.setting, change.before)} → {told(change.setting, change.after)}"
+    return path(change.setting, change.before, change.after)
 
 
 def in_words(change: AppliedChange) -> str:

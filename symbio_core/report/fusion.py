@@ -38,7 +38,7 @@ def fusion(phases: Sequence[AttemptSummary]) -> str:
                 "and once left alone; a lower change of the loss is better. Entropy is how widely "
                 "the average's weights are spread; a falling one means that it narrows down."
             ),
-            table([_check(a, c) for a, c in checks], tight=list(CHECKED), prose=["in words"]),
+            table([_check(a, c) for a, c in checks], prose=["in words"]),
         ]
     return "".join(parts)
 
@@ -76,7 +76,7 @@ def _check(attempt: AttemptSummary, check: ConsensusSummary) -> dict[str, object
     return {
         "phase": where(attempt.phase, attempt.attempt),
         "generation": check.generation + 1,
-        "entropy of the average (nats)": " → ".join(fixed(e, 3) for e in check.entropy_nats),
+        "entropy (nats)": " → ".join(fixed(e, 2) for e in check.entropy_nats),
         **{name: ranged(interval) for name, interval in zip(CHECKED, told, strict=True)},
         "in words": _judged(check),
     }
@@ -113,9 +113,7 @@ def transfers(phases: Sequence[AttemptSummary]) -> str:
             "only, it is the weights that hold it back. Losses are against the function in charge "
             "(nats a token); lower is better."
         )
-        + table(
-            rows, code=["formula"], tight=["inherited weights", "fresh weights"], prose=["in words"]
-        )
+        + table(rows, code=["formula"], prose=["in words"])
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from symbio_core.config import RunConfig
 from symbio_core.records import AppliedChange, Attempt, Verdict
 from symbio_core.report import dials
-from symbio_core.report.cells import caption, folded, ranged, table, where
+from symbio_core.report.cells import brief, caption, folded, ranged, table, way, where
 from symbio_core.report.numbers import finite, finite_interval
 from symbio_core.report.schema import ChangeSummary, NumberChange, VerdictSummary
 
@@ -136,27 +136,27 @@ def measured(verdict: VerdictSummary) -> str:
     """Return a verdict's figure in words: value, interval, where the line is drawn."""
     if verdict.value is None:
         return f"{verdict.metric}: not a number"
-    told = f"{verdict.metric}: "
-    if verdict.interval is None:
-        told += f"{verdict.value:.3g}".replace("-", "\u2212")
-    else:
-        told += f"{ranged(verdict.interval, '.3g')}, {verdict.interval.confidence:.0%} sure"
-    limit = "" if verdict.threshold is None else f"; the line is drawn at {verdict.threshold:.3g}"
-    return (told + limit).replace("at -", "at \u2212")
+    known = verdict.interval
+    value = brief(verdict.value)
+    if known is not None:
+        value = f"{ranged(known, '.3g')}, {known.confidence:.0%} sure"
+    limit = "" if verdict.threshold is None else f"; limit {brief(verdict.threshold)}"
+    return f"{verdict.metric}: {value}{limit}"
 
 
 def _move(change: AppliedChange) -> str:
-    scale = f"{change.before:.3g} → {change.after:.3g}".replace("-", "\u2212")
-    return f"{dials.in_words(change)}\n({change.setting} {scale})"
+    return f"{dials.in_words(change)}\n({change.setting} {way(change.before, change.after)})"
 
 
 def _felt(summary: ChangeSummary) -> str:
-    setting = summary.change.setting
-    lines: list[str] = []
-    for effect in summary.effects:
-        before, after = (dials.told(setting, value) for value in (effect.before, effect.after))
-        line = f"{effect.phase}: {before} → {after}"
-        # Tries of a phase run under the same number, and so do many phases.
-        if line not in lines:
-            lines.append(line if before != after else f"{effect.phase}: stays {after}")
-    return "\n".join(dict.fromkeys(lines)) or "no phase after it that uses the number"
+    lines = [
+        f"{effect.phase}: {_stretch(summary.change.setting, effect)}" for effect in summary.effects
+    ]
+    # Tries of a phase run under the same number.
+    return "\n".join(dict.fromkeys(lines)) or "no later phase that uses the number"
+
+
+def _stretch(setting: str, effect: NumberChange) -> str:
+    if effect.before == effect.after:
+        return f"stays {dials.told(setting, effect.after)}"
+    return dials.path(setting, effect.before, effect.after)

@@ -186,27 +186,45 @@ def final(confirmation: Confirmation) -> go.Figure:
         },
         margin={"l": 16, "r": 16, "t": 36, "b": 92},
     )
-    drawn.add_scatter(
-        x=[e.loss_nats.value for e in effects],
-        y=rows,
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [e.loss_nats.high - e.loss_nats.value for e in effects],
-            "arrayminus": [e.loss_nats.value - e.loss_nats.low for e in effects],
-            "thickness": 3,
-            "width": 8,
-            "color": COLOURS["evolved"],
-        },
-        mode="markers",
-        name=f"mean and {effects[0].loss_nats.confidence:.0%} interval" if effects else "mean",
-        marker={"size": 13, "color": COLOURS["evolved"]},
-        text=[_effect_text(confirmation, effect) for effect in effects],
-        hovertemplate="%{text}<extra></extra>",
-    )
+    level = f" and {effects[0].loss_nats.confidence:.0%} interval" if effects else ""
+    timed = confirmation.effects_seconds
+    steps = "at equal steps: " if timed else ""
+    _means(drawn, confirmation, effects, f"{steps}mean{level}", "evolved", 0.0)
+    if timed:
+        _means(drawn, confirmation, timed, f"at equal time: mean{level}", "GELU", 0.22)
     _seed_dots(drawn, confirmation)
     _name_the_sides(drawn, confirmation)
     return drawn
+
+
+def _means(
+    drawn: go.Figure,
+    confirmation: Confirmation,
+    effects: Sequence[Effect],
+    name: str,
+    colour: str,
+    lift: float,
+) -> None:
+    order = [effect.against for effect in confirmation.effects]
+    shown = [effect for effect in effects if effect.against in order]
+    drawn.add_scatter(
+        x=[e.loss_nats.value for e in shown],
+        y=[len(order) - order.index(e.against) + lift for e in shown],
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [e.loss_nats.high - e.loss_nats.value for e in shown],
+            "arrayminus": [e.loss_nats.value - e.loss_nats.low for e in shown],
+            "thickness": 3,
+            "width": 8,
+            "color": COLOURS[colour],
+        },
+        mode="markers",
+        name=name,
+        marker={"size": 13, "color": COLOURS[colour]},
+        text=[_effect_text(confirmation, effect) for effect in shown],
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def _effect_text(confirmation: Confirmation, effect: Effect) -> str:
@@ -241,7 +259,8 @@ def _seed_dots(drawn: go.Figure, confirmation: Confirmation) -> None:
 
 
 def _name_the_sides(drawn: go.Figure, confirmation: Confirmation) -> None:
-    ends = [x for e in confirmation.effects for x in (e.loss_nats.low, e.loss_nats.high)]
+    effects = (*confirmation.effects, *confirmation.effects_seconds)
+    ends = [x for e in effects for x in (e.loss_nats.low, e.loss_nats.high)]
     left, right = min([0.0, *ends]), max([0.0, *ends])
     # Either side keeps a quarter of the axis, so that its name has room.
     room = 0.3 * max(right - left, 1e-6)

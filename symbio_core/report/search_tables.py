@@ -32,9 +32,7 @@ def hall_of_fame(generations: Sequence[Generation]) -> str:
                 "better than all smaller ones": "yes" if moved else "no",
             }
         )
-    return table(
-        rows, code=["formula", "in charge then"], numbers=["nodes", "generation"], tight=[LOSS]
-    )
+    return table(rows, code=["formula", "in charge then"], numbers=["nodes", "generation"])
 
 
 def _finalists(generation: Generation) -> list[MemberRecord]:
@@ -88,6 +86,4 @@ def candidates(found: Sequence[Generation]) -> str:
         for g in found
         for m in g.members
     ]
-    return table(
-        rows, code=["formula", "parents"], numbers=["generation", "nodes", "steps"], tight=[LOSS]
-    )
+    return table(rows, code=["formula", "parents"], numbers=["generation", "nodes", "steps"])

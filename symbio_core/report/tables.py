@@ -8,7 +8,7 @@ from typing import Any
 from symbio_core.config import PhaseTable
 from symbio_core.records import Confirmation, Contender, Effect
 from symbio_core.report.answer import is_sure, own_name, relative_cost
-from symbio_core.report.cells import NONE, count, duration, fixed, ranged, table, where
+from symbio_core.report.cells import FIRM, NONE, count, duration, fixed, ranged, table, where
 from symbio_core.report.schema import AttemptSummary, FinalReport
 from symbio_core.report.schema_search import CandidateSummary, Span
 
@@ -27,7 +27,7 @@ MOST_CANDIDATES = 12
 
 
 def _way(span: Span, digits: int = 3) -> str:
-    return f"{fixed(span.start, digits)} → {fixed(span.end, digits)}"
+    return f"{fixed(span.start, digits)}{FIRM}→{FIRM}{fixed(span.end, digits)}"
 
 
 def _of(summary: AttemptSummary) -> str:
@@ -44,8 +44,7 @@ def contenders(confirmation: Confirmation) -> str:
     return table(
         rows,
         code=["formula"],
-        numbers=["bits a byte", "a step takes", "a step costs"],
-        tight=["nats a token, seed by seed", timed],
+        numbers=["bits a byte", "a step takes", "its cost"],
     )
 
 
@@ -58,7 +57,7 @@ def _contender(contender: Contender, own: Contender | None) -> dict[str, object]
         "nats a token, seed by seed": ", ".join(fixed(x) for x in contender.nats),
         "the same at equal time": ", ".join(fixed(x) for x in contender.nats_same_cost),
         "a step takes": f"{1000 * contender.seconds_per_step:.1f} ms",
-        "a step costs": None if cost is None else f"× {cost:.2f}",
+        "its cost": None if cost is None else f"× {cost:.2f}",
     }
 
 
@@ -70,7 +69,7 @@ def effects(confirmation: Confirmation) -> str:
     rows += [_effect(e, own, "equal time") for e in confirmation.effects_seconds]
     if not confirmation.effects_seconds:
         rows = [{name: value for name, value in row.items() if name != "after"} for row in rows]
-    return table(rows, numbers=["p"], tight=["after", "bits a byte", "nats a token", "in words"])
+    return table(rows, numbers=["p"], tight=["after"])
 
 
 def _effect(effect: Effect, own: str, basis: str) -> dict[str, object]:
@@ -88,7 +87,7 @@ def _effect_in_words(effect: Effect, own: str) -> str:
     # The interval stands for itself; the corrected p-value has the last word.
     if not is_sure(effect):
         return "not sure"
-    return f"{own} is better" if effect.loss_nats.below_zero else "fixed is better"
+    return f"{own} is better" if effect.loss_nats.below_zero else f"{effect.against} is better"
 
 
 def phases(report: FinalReport) -> str:
@@ -105,14 +104,7 @@ def phases(report: FinalReport) -> str:
         }
         for a in report.phases
     ]
-    tight = ["train (nats a token)", "validation (nats a token)", "quality (0 to 1)"]
-    return table(
-        rows,
-        code=["activation at its end"],
-        numbers=["bits a byte"],
-        tight=tight,
-        prose=["what for"],
-    )
+    return table(rows, code=["activation at its end"], numbers=["bits a byte"], prose=["what for"])
 
 
 def spending(report: FinalReport) -> str:
@@ -179,7 +171,7 @@ def economy(report: FinalReport) -> str:
         {
             "formula": c.formula,
             "generation": c.generation + 1,
-            "gain over the function in charge (nats a token)": fixed(c.gain_nats),
+            "gain over the one in charge (nats a token)": fixed(c.gain_nats),
             "a step costs": None if c.cost is None else f"× {c.cost:.2f}",
             "gain at equal cost": fixed(c.gain_same_cost_nats),
             "time": duration(c.seconds),

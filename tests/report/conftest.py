@@ -10,6 +10,7 @@ import pytest
 
 from symbio_core.config import RunConfig
 from symbio_core.records import (
+    Adaptation,
     AppliedChange,
     Attempt,
     Battery,
@@ -21,6 +22,7 @@ from symbio_core.records import (
     Effect,
     Environment,
     EvalPoint,
+    FusionCheck,
     Generation,
     Interval,
     MemberRecord,
@@ -29,6 +31,7 @@ from symbio_core.records import (
     RunState,
     Sample,
     Score,
+    TransferCheck,
     Verdict,
 )
 from symbio_core.report import FinalReport, build
@@ -102,6 +105,8 @@ def member(formula: str, how: str, parents: tuple[str, ...], nodes: int, loss: f
         train_nats=loss * 1.1,
         steps=20 if dropped else 60,
         seconds=0.4 if dropped else 1.2,
+        cost=1.0 + 0.02 * nodes,
+        cost_nats=0.001 * nodes,
     )
     candidate = Candidate(formula=formula, mutation=how, parents=parents, nodes=nodes)
     return MemberRecord(
@@ -153,6 +158,33 @@ GENERATIONS = {
 }  # fmt: skip
 
 
+CHECKS = {
+    ("cambrian", 2): FusionCheck(
+        entropy_nats=(5.1, 4.9, 4.6),
+        consensus_nats=interval(0.004, 0.006),
+        twin_nats=interval(-0.09, 0.01),
+        coupled_nats=interval(-0.05, 0.01),
+    ),
+    ("oxidation", 2): FusionCheck(
+        entropy_nats=(5.0, 5.0, 5.1),
+        consensus_nats=interval(-0.012, 0.006),
+        twin_nats=interval(-0.031, 0.01),
+        coupled_nats=interval(-0.034, 0.01),
+    ),
+}
+TRANSFERS = {
+    ("cambrian", 1): (
+        TransferCheck(
+            formula="silu(x)·relu(x)",
+            warm_nats=interval(0.05, 0.01),
+            cold_nats=interval(-0.01, 0.01),
+            above_frac=0.8,
+            steps=40,
+        ),
+    ),
+}
+
+
 def generations_of(phase: str, attempt: int, first: int) -> tuple[Generation, ...]:
     made = []
     for parent, winner, spread, sync, rows in GENERATIONS.get((phase, attempt), []):
@@ -170,6 +202,9 @@ def generations_of(phase: str, attempt: int, first: int) -> tuple[Generation, ..
                 duplicates=2,
                 diversity=spread,
                 sync=(sync - 0.15, sync),
+                angle_gaps=(2.1, 1.2),
+                fusion=CHECKS.get((phase, attempt)),
+                transfers=TRANSFERS.get((phase, attempt), ()),
                 fusions_accepted=3,
                 fusions_refused=1,
                 hidden_lr_factor=0.994,
@@ -203,13 +238,23 @@ def battery(quality: float) -> Battery:
     )
 
 
+TOLD = {
+    "progress": ("battery", "paired validation loss (bits a byte)", -0.031, 0.0),
+    "regression": ("battery", "loss of quality against the best so far", 0.02, 0.3),
+    "train/validation divergence": ("overfitting", "rise of validation loss (nats)", 0.01, 0.05),
+    "candidate memorisation": ("overfitting", "growth of a member's gap (nats)", 0.02, 0.0),
+    "population collapse": ("overfitting", "functional diversity (0..1)", 0.26, 0.3),
+    "fusion trap": ("overfitting", "loss of the coupled control (nats)", -0.002, 0.0),
+    "complexity overfitting": ("overfitting", "validation loss above a sibling's", 0.0, 0.0),
+    "transfer interference": ("overfitting", "deficit on inherited weights (nats)", 0.01, 0.0),
+    "activation space exhaustion": ("plateau", "share of known offspring (0..1)", 0.4, 0.8),
+    "punctuated equilibrium": ("plateau", "functional diversity (0..1)", 0.5, 0.3),
+    "consensus stagnation": ("plateau", "order parameter r (0..1)", 0.93, 0.9),
+    "learning-rate mismatch": ("plateau", "share of skipped steps (0..1)", 0.01, 0.1),
+}
+
+
 def verdicts_of(failed: tuple[str, ...]) -> tuple[Verdict, ...]:
-    told = {
-        "progress": ("battery", "paired validation loss (bits a byte)", -0.031, 0.0),
-        "regression": ("battery", "loss of quality against the best so far", 0.02, 0.3),
-        "population collapse": ("overfitting", "functional diversity (0..1)", 0.26, 0.3),
-        "consensus stagnation": ("plateau", "order parameter r (0..1)", 0.93, 0.9),
-    }
     return tuple(
         Verdict(
             gate=gate,
@@ -221,7 +266,7 @@ def verdicts_of(failed: tuple[str, ...]) -> tuple[Verdict, ...]:
             passed=name not in failed,
             reason=f"The {metric} is {value:g}; the line is drawn at {threshold:g}.",
         )
-        for name, (gate, metric, value, threshold) in told.items()
+        for name, (gate, metric, value, threshold) in TOLD.items()
     )
 
 
@@ -248,7 +293,7 @@ RULES = {
 
 
 def tell() -> tuple[Attempt, ...]:
-    attempts, spent, counted = [], 0, 0
+    attempts, spent, counted, adaptation = [], 0, 0, Adaptation()
     for phase, attempt, formula, begin, end, confirm, quality, kind, failed in STORY:
         found = generations_of(phase, attempt, counted)
         counted += len(found)
@@ -287,6 +332,7 @@ def tell() -> tuple[Attempt, ...]:
             search_steps=search,
             confirm_steps=confirm,
             clipped=3,
+            alarms=("the gradient norm jumped at step 1080",) if kind == "rollback" else (),
             tokens=768 * (end - begin + search + confirm),
             seconds=0.05 * (end - begin + search + confirm),
         )
@@ -295,24 +341,41 @@ def tell() -> tuple[Attempt, ...]:
             AppliedChange(
                 setting="mutation_scale", before=1.0, after=1.5, cause="population collapse"
             ),
-            AppliedChange(setting="coupling_scale", before=1.0, after=0.6, cause=failed[-1]),
+            AppliedChange(
+                setting="mutation_scale", before=1.5, after=1.875, cause="consensus stagnation"
+            ),
+            AppliedChange(setting="extra_nodes", before=0.0, after=3.0, cause=failed[-1]),
+            AppliedChange(setting="lr_scale", before=1.0, after=0.5, cause=failed[-1]),
         ) if kind == "dormant" else ()  # fmt: skip
+        if phase == "endosymbiosis":
+            applied = (
+                AppliedChange(setting="lr_scale", before=0.5, after=0.75, cause="relaxation"),
+            )
+        plan = PhasePlan(
+            phase=phase,
+            attempt=attempt,
+            start=None,
+            steps=outcome.steps,
+            begin=0.0,
+            end=1.0,
+            adaptation=adaptation,
+        )
+        moved = {change.setting: change.after for change in applied}
+        adaptation = adaptation.model_copy(update=moved)
         rule, reason = RULES[kind]
         attempts.append(
             Attempt(
-                plan=PhasePlan(
-                    phase=phase,
-                    attempt=attempt,
-                    start=None,
-                    steps=outcome.steps,
-                    begin=0.0,
-                    end=1.0,
-                ),
+                plan=plan,
                 outcome=outcome,
                 battery=battery(quality),
                 verdicts=verdicts_of(failed),
                 decision=Decision(
-                    kind=kind, rule=rule, reason=reason, start=last.id, applied=applied
+                    kind=kind,
+                    rule=rule,
+                    reason=reason,
+                    start=last.id,
+                    adaptation=adaptation,
+                    applied=applied,
                 ),
             )
         )

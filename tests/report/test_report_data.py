@@ -144,13 +144,6 @@ def test_efficiency_is_the_fall_of_the_loss_over_the_time_of_all_tries(life):
     assert cambrian.fall_nats_per_s == pytest.approx(fall / sum(a.outcome.seconds for a in tries))
 
 
-def test_each_change_of_a_setting_carries_what_its_verdict_said(life):
-    changes = life.report().applied
-    assert [c.change.setting for c in changes] == ["mutation_scale", "coupling_scale"]
-    assert all(c.phase == "cambrian" and c.attempt == 2 for c in changes)
-    assert "0.26" in changes[0].reason
-
-
 def test_the_winner_is_the_one_of_the_final_or_else_what_ships(life, confirmed):
     assert life.report(confirmed("fixed wins")).winner == confirmed("fixed wins").winner
     assert life.report().winner == life.shipped.formula

@@ -9,7 +9,7 @@ from prefect.events import emit_event
 
 from symbio_core.console import duration
 from symbio_core.records import Attempt, Interval, Verdict
-from symbio_core.report import FinalReport
+from symbio_core.report import FinalReport, change_in_words
 from tasks.working import run_at
 
 Payload = dict[str, str | float | bool | None]
@@ -67,8 +67,10 @@ def page(attempt: Attempt) -> str:
         f"- steps: {outcome.line_steps} of the line, {outcome.search_steps} of search, "
         f"{outcome.confirm_steps} of the final",
         f"- time: {duration(outcome.seconds)}",
+        *(f"- fusion: {fusion}" for fusion in _fusion(attempt)),
         *(
-            f"- `{change.setting}` {change.before:g} → {change.after:g}, because of {change.cause}"
+            f"- {change_in_words(change)} (`{change.setting}` {change.before:g} → "
+            f"{change.after:g}), because of {change.cause}"
             for change in decision.applied
         ),
         *(f"- alarm: {alarm}" for alarm in outcome.alarms),
@@ -79,6 +81,15 @@ def page(attempt: Attempt) -> str:
         lines += ["", f"## {title} of {len(ranked)} samples ({sample.quality:.2f})", ""]
         lines += [f"> {line}" for line in f"**{sample.prompt}** {text}".splitlines()]
     return "\n".join(lines)
+
+
+def _fusion(attempt: Attempt) -> list[str]:
+    generations = attempt.outcome.generations
+    taken = sum(g.fusions_accepted for g in generations)
+    pulls = taken + sum(g.fusions_refused for g in generations)
+    sync = [g.sync[-1] for g in generations if g.sync]
+    in_step = f", members in step to r = {sync[-1]:.2f} at the end" if sync else ""
+    return [f"{taken} of {pulls} pulls to the consensus taken{in_step}"] if pulls else []
 
 
 def row(verdict: Verdict) -> dict[str, str]:

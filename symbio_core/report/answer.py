@@ -84,8 +84,8 @@ def _size(confirmation: Confirmation, effect: Effect) -> str:
     rival = next((c.bpb for c in confirmation.contenders if c.name == effect.against), 0.0)
     share = f", {abs(effect.bpb.value) / rival:.1%} of its loss" if rival > 0.0 else ""
     return (
-        f"{abs(effect.bpb.value):.4f} bits a byte{share} ({effect.bpb.confidence:.0%} sure: "
-        f"{low:.4f} to {high:.4f}; {_luck(effect.p_value)})"
+        f"{_bits(effect.bpb.value)} bits a byte{share} ({effect.bpb.confidence:.0%} sure: "
+        f"{_bits(low)} to {_bits(high)}; {_luck(effect.p_value)})"
     )
 
 
@@ -93,15 +93,19 @@ def _between(effect: Effect) -> str:
     bpb, rival = effect.bpb, effect.against
     if not (bpb.below_zero or bpb.above_zero):
         return (
-            f"between {-bpb.low:.4f} bits a byte better and {bpb.high:.4f} worse than {rival} "
+            f"between {_bits(bpb.low)} bits a byte better and {_bits(bpb.high)} worse than {rival} "
             f"({bpb.confidence:.0%} sure), which may be luck (p = {effect.p_value:.2g})"
         )
     low, high = sorted((abs(bpb.low), abs(bpb.high)))
     how = "better" if bpb.below_zero else "worse"
-    beyond = f"{low:.4f} to {high:.4f} bits a byte {how} than {rival}"
+    beyond = f"{_bits(low)} to {_bits(high)} bits a byte {how} than {rival}"
     if is_sure(effect):
         return f"{beyond} ({bpb.confidence:.0%} sure; {_luck(effect.p_value)})"
     return f"{beyond}, not sure once every comparison counts (p = {effect.p_value:.2g})"
+
+
+def _bits(value: float) -> str:
+    return f"{abs(value):.4f}" if abs(value) < 1.0 else f"{abs(value):.2f}"
 
 
 def _luck(p_value: float) -> str:

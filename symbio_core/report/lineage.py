@@ -105,7 +105,8 @@ def tree(generations: Sequence[Generation]) -> go.Figure:
     )
     line = _ancestors(nodes)
     _edges(drawn, nodes, ceiling, [])
-    _edges(drawn, nodes, ceiling, line)
+    if line:
+        _edges(drawn, nodes, ceiling, line)
     styles = {
         "control": ("in charge", "diamond", 10, COLOURS["train"]),
         "dropped": ("dropped out", "x-thin", 9, COLOURS["faint"]),

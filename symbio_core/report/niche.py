@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from symbio_core.config import RunConfig
 from symbio_core.records import AppliedChange, Attempt, Verdict
 from symbio_core.report import dials
-from symbio_core.report.cells import brief, caption, folded, ranged, table, way, where
+from symbio_core.report.cells import FIRM, MINUS, brief, caption, folded, ranged, table, where
 from symbio_core.report.numbers import finite, finite_interval
 from symbio_core.report.schema import ChangeSummary, NumberChange, VerdictSummary
 
@@ -145,7 +145,9 @@ def measured(verdict: VerdictSummary) -> str:
 
 
 def _move(change: AppliedChange) -> str:
-    return f"{dials.in_words(change)}\n({change.setting} {way(change.before, change.after)})"
+    # The journal's own numbers, unrounded, so that the row can be found there.
+    scale = f"{change.before:.6g}{FIRM}→{FIRM}{change.after:.6g}".replace("-", MINUS)
+    return f"{dials.in_words(change)}\n({change.setting} {scale})"
 
 
 def _felt(summary: ChangeSummary) -> str:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from symbio_core.config import RunConfig
-from symbio_core.records import Attempt
+from symbio_core.records import Attempt, Generation
 from symbio_core.report import (
     cells,
     fusion,
@@ -112,8 +112,8 @@ def search(report: FinalReport, attempts: Sequence[Attempt]) -> str:
         cells.drawing(
             "tree",
             lineage.tree(found),
-            "Look for the orange line: it leads back from the last winner to where it came from. "
-            "Loss is paired with that of the function in charge (grey) on the same batches, so "
+            _lineage(found)
+            + "Loss is paired with that of the function in charge (grey) on the same batches, so "
             "points below 0 did better; point at one to read its formula and its fate.",
         ),
         "<h3>Best function of each size</h3>",
@@ -125,15 +125,21 @@ def search(report: FinalReport, attempts: Sequence[Attempt]) -> str:
         cells.drawing(
             "togetherness",
             lineage.togetherness(found),
-            "Look whether diversity stays above the lower dotted line: below it, all candidates "
-            "are the same function. Sync r says how much the members move in step while they are "
-            "pulled to their consensus.",
+            "Look whether diversity stays above the lower dotted line: below it, candidates may be "
+            "one function in different clothes. Sync r says how much the members move in step "
+            "while they are pulled to their consensus.",
         ),
         fusion.fusion(report.phases),
         fusion.transfers(report.phases),
         cells.folded("What each generation cost and found", search_tables.generations(found)),
         cells.folded("Every candidate and its fate", search_tables.candidates(found)),
     )
+
+
+def _lineage(found: Sequence[Generation]) -> str:
+    if not any(member.fate == "won" for g in found for member in g.members):
+        return "No candidate was surely better, so no line leads to a winner. "
+    return "Look for the orange line: it leads back from the last winner to where it came from. "
 
 
 def written(attempts: Sequence[Attempt]) -> str:

@@ -34,7 +34,7 @@ def test_a_change_tells_what_was_seen_what_moved_and_where_it_was_felt(life):
     page = trail_of(life)
     assert "population collapse: The functional diversity (0..1) is 0.26" in page
     assert "functional diversity (0..1): 0.26 (0.25 to 0.27), 95% sure; limit 0.3" in page
-    assert "mutation rate × 1.5\n(mutation_scale 1.0 → 1.5)" in page
+    assert "mutation rate × 1.5\n(mutation_scale 1 → 1.5)" in page
     assert "oxidation: 0.30 → 0.45" in page
 
 

@@ -115,15 +115,20 @@ def trail(applied: Sequence[ChangeSummary]) -> str:
 
 
 def _rows(applied: Sequence[ChangeSummary]) -> list[dict[str, object]]:
-    return [
-        {
-            "after": where(c.phase, c.attempt),
-            "what it saw": _seen(c),
-            "what it moved": _move(c.change),
-            "felt in": _felt(c),
-        }
-        for c in applied
-    ]
+    rows: list[dict[str, object]] = []
+    above: tuple[str, int, str] | None = None
+    for c in applied:
+        cause = (c.phase, c.attempt, c.change.cause)
+        rows.append(
+            {
+                "after": where(c.phase, c.attempt),
+                "what it saw": f"{c.change.cause}, as above" if cause == above else _seen(c),
+                "what it moved": _move(c.change),
+                "felt in": _felt(c),
+            }
+        )
+        above = cause
+    return rows
 
 
 def _seen(summary: ChangeSummary) -> str:

@@ -58,7 +58,10 @@ def _opening(report: FinalReport) -> str:
     head = headline(report)
     lead = report.verdict.removeprefix(head).removeprefix("Not measured: ").strip()
     lead = lead if report.confirmation else lead[:1].upper() + lead[1:]
-    flags = "".join(f'<p class="flag">⚑ {html.escape(flag)}</p>' for flag in report.flags)
+    flags = "".join(
+        f'<p class="flag">⚑ {html.escape(flag)}</p>'
+        for flag in (*_null_search(report), *report.flags)
+    )
     return (
         f'<header class="opening {(kind or "not measured").replace(" ", "-")}">'
         f'<p class="over">symbio · run {html.escape(report.run_id)} · '
@@ -68,6 +71,16 @@ def _opening(report: FinalReport) -> str:
         f'<p class="lead">{html.escape(lead)}</p>{flags}</header>'
         f"{_numbers(report)}"
     )
+
+
+def _null_search(report: FinalReport) -> list[str]:
+    search = report.config.get("search")
+    if not (isinstance(search, dict) and search.get("shuffle")):
+        return []
+    return [
+        "A null search: scores were dealt out at random, so nothing is better than anything, and "
+        "every verdict but “no difference” is a false discovery."
+    ]
 
 
 def _corpus(report: FinalReport) -> object:

@@ -10,6 +10,7 @@ from symbio_core.config import RunConfig
 from symbio_core.records import Attempt, Generation
 from symbio_core.report import (
     cells,
+    final_plot,
     fusion,
     gate_tables,
     lineage,
@@ -49,7 +50,7 @@ def final(report: FinalReport) -> str:
         parts.append(
             cells.drawing(
                 "final",
-                plots.final(confirmation),
+                final_plot.final(confirmation),
                 "Look whether a bar crosses the line at 0: if it does, the difference to that "
                 "function may be luck; a bar wholly to the left means that the search's "
                 "choice is better. Rings are single seeds.",

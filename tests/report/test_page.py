@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from plotly.offline import get_plotlyjs
 
 from symbio_core.records import Battery
 from symbio_core.report import render
@@ -230,3 +231,66 @@ def test_best_and_worst_samples_never_overlap(life):
         if best and worst:
             assert min(s.quality for s in best) >= max(s.quality for s in worst)
             assert min(s.quality for s in whole.samples[:n]) == worst[0].quality
+
+
+def test_a_null_search_says_at_the_top_that_it_is_one(life, confirmed):
+    shuffled = changed(life.config, search=changed(life.config.search, shuffle=True))
+    seen = Reader(render(life.report(confirmed("evolved wins"), config=shuffled), life.attempts))
+    assert "A null search" in seen.text
+    plain = Reader(render(life.report(confirmed("evolved wins")), life.attempts))
+    assert "A null search" not in plain.text
+
+
+def test_what_was_switched_off_is_told_at_the_top_and_among_the_facts(life):
+    config = changed(life.config, without=("fusion", "niche"))
+    seen = Reader(render(life.report(config=config), life.attempts))
+    assert any("Switched off in this run: fusion, niche." in text for text in seen.texts)
+    assert seen.texts[seen.texts.index("switched off") + 1] == "fusion, niche"
+    plain = Reader(render(life.report(), life.attempts))
+    assert plain.texts[plain.texts.index("switched off") + 1] == "nothing"
+
+
+def test_a_final_that_was_switched_off_is_named_as_the_reason(life):
+    report = life.report(config=changed(life.config, without=("final",)))
+    assert "Not measured: the final was switched off" in report.verdict
+
+
+def test_a_search_that_was_switched_off_is_not_called_cut_short(life):
+    quiet = tuple(changed(a, outcome=changed(a.outcome, generations=())) for a in life.attempts)
+    config = changed(life.config, without=("search",))
+    seen = Reader(render(life.report(config=config, attempts=quiet), quiet))
+    assert "The search was switched off." in seen.text
+    seen = Reader(render(life.report(attempts=quiet), quiet))
+    assert "before its first generation" in seen.text
+
+
+def test_a_winner_that_does_not_ship_is_not_passed_off_as_what_does(life, confirmed):
+    shipped = changed(life.shipped, formula="gelu(x)")
+    report = life.report(confirmed("evolved wins"), shipped=shipped)
+    seen = Reader(render(report, life.attempts))
+    assert "The final was about" in seen.text
+    whole = Reader(render(life.report(confirmed("evolved wins")), life.attempts))
+    assert "The final was about" not in whole.text
+
+
+def test_the_planted_life_shows_every_table_that_it_has_evidence_for(read):
+    for title in (
+        "How the run changed itself",
+        "What the gates worried about",
+        "Alarms of the monitors",
+        "Fusion: how members were kept together",
+        "Do inherited weights help or hinder?",
+        "What the time bought",
+    ):
+        assert title in read.texts, title
+
+
+def test_every_cell_names_its_column_for_readers_on_a_phone(read):
+    cells = [attrs for tag, attrs in read.tags if tag == "td"]
+    assert cells
+    assert all(attrs.get("data-label") for attrs in cells)
+
+
+def test_the_page_without_plotly_stays_small(life, confirmed):
+    page = render(life.report(confirmed("evolved wins")), life.attempts)
+    assert len(page) - len(get_plotlyjs()) < 300_000

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from symbio_core.report.cells import count, duration, table
+from symbio_core.report.final_plot import final
 from symbio_core.report.lineage import family, togetherness, tree
-from symbio_core.report.plots import FIXED, final, functions, losses
+from symbio_core.report.plots import FIXED, functions, losses
 from symbio_core.report.search_tables import hall_of_fame
 from symbio_core.report.timeline import generation_points, generations, stretches
 
@@ -117,6 +118,34 @@ def test_the_final_shows_mean_interval_and_every_seed(confirmed, kind):
     low, high = figure.layout.xaxis.range
     assert low < 0 < high
     assert all(low < e.loss_nats.low and e.loss_nats.high < high for e in confirmation.effects)
+
+
+def test_the_comparison_at_equal_time_stands_beside_the_one_at_equal_steps(confirmed):
+    found = confirmed("evolved wins")
+    shorter = tuple(
+        changed(
+            e,
+            loss_nats=changed(
+                e.loss_nats, value=e.loss_nats.value + 0.05, high=e.loss_nats.high + 0.05
+            ),
+        )
+        for e in found.effects
+    )
+    steps, timed, _ = final(changed(found, effects_seconds=shorter)).data
+    assert (steps.name[:14], timed.name[:13]) == ("at equal steps", "at equal time")
+    assert [b - a for a, b in zip(steps.x, timed.x, strict=True)] == pytest.approx([0.05] * 3)
+    assert all(0 < b - a < 0.5 for a, b in zip(steps.y, timed.y, strict=True))
+    low, high = final(changed(found, effects_seconds=shorter)).layout.xaxis.range
+    assert low < 0 < max(e.loss_nats.high for e in shorter) < high
+
+
+def test_a_tree_without_a_winner_draws_no_line_to_one(life):
+    found = [
+        changed(g, members=tuple(changed(m, fate="survived") for m in g.members), found=False)
+        for g in generations(life.attempts)
+    ]
+    assert [t.name for t in tree(found).data].count("descent") == 1
+    assert "line of the last winner" not in [t.name for t in tree(found).data]
 
 
 def test_the_hall_of_fame_keeps_the_best_of_each_size_that_trained_to_the_end(life):

@@ -45,6 +45,12 @@ def test_two_verdicts_that_move_one_number_read_as_a_chain(life):
     assert "oxidation: 0.45 → 0.56" in trail_of(life)
 
 
+def test_a_verdict_that_moved_several_numbers_is_told_once(life):
+    page = trail_of(life)
+    assert page.count("order parameter r (0..1): 0.93") == 1
+    assert page.count("consensus stagnation, as above") == 2
+
+
 def test_what_was_felt_is_what_the_phase_ran_under(life):
     settings = {"mutation_scale": "mutation", "extra_nodes": "max_nodes"}
     last = {c.change.setting: c for c in life.report().applied if c.change.cause != "relaxation"}

@@ -15,7 +15,7 @@ from symbio_core.gates.measures import PIECE, WORD, Measures, Training, words_of
 from symbio_core.gates.ngram import CharacterModel
 from symbio_core.streams import generator
 
-TRAIN_CHARS = 4_000_000
+TRAIN_CHARS = 8_000_000
 """Training text that is read (characters)."""
 HELDOUT_CHARS = 200_000
 """Held-out text that human passages are cut from (characters)."""
@@ -91,7 +91,7 @@ class Reference:
     ) -> Reference:
         """Learn what human text of this corpus looks like.
 
-        Reads at most 4 MB of training text and 200 kB of held-out text; takes one to three seconds.
+        Reads at most 8 MB of training text and 200 kB of held-out text; takes one to three seconds.
 
         Args:
             train_texts: what the model was trained on, without marks.

@@ -24,7 +24,9 @@ from symbio_core.training import (
 )
 
 REFERENCE_TEXTS = 400
-"""Documents of each split that the battery's human reference is made from."""
+"""Held-out documents that the battery's human reference is made from."""
+READ_TEXTS = 20_000
+"""Training documents that copies are looked for in."""
 
 
 class Workbench:
@@ -112,7 +114,7 @@ class Workbench:
     def reference(self) -> Reference:
         """Human text of this corpus, that the model's text is measured against."""
         return Reference.from_texts(
-            self.data.train_texts(REFERENCE_TEXTS, self.config.seed),
+            self.data.train_texts(READ_TEXTS, self.config.seed),
             self.data.heldout_texts(REFERENCE_TEXTS, self.config.seed),
             seed=self.config.seed,
             answers=[prompt.human for prompt in self._drawn],

@@ -145,18 +145,22 @@ def _cost(confirmation: Confirmation) -> str:
     if own is None or best is None or own is best:
         return ""
     more = relative_cost(own, best) - 1.0
+    verb = "took" if own.cost == best.cost else "is reckoned at"
     if abs(more) < SAME_TIME:
-        return f"A step takes as long as one with {best.name}."
-    how = "longer" if more > 0 else "less time"
-    return f"A step takes {abs(more):.0%} {how} than one with {best.name}."
+        return f"A step {verb} as much time as one with {best.name}."
+    how = "more" if more > 0 else "less"
+    return f"A step {verb} {abs(more):.0%} {how} time than one with {best.name}."
 
 
 def relative_cost(one: Contender, other: Contender) -> float:
-    """Return what a step of ``one`` costs over a step of ``other`` (1 = the same)."""
+    """Return what a step of ``one`` costs over a step of ``other`` (1 = the same).
+
+    Costs that were reckoned go first: they do not hang on what else a machine was doing. Where
+    they are alike, the times that the final measured tell.
+    """
     if one.cost != other.cost:
         return one.cost / other.cost
-    # Costs that nobody measured are all 1; then the times of the final tell.
-    if one.cost == 1.0 and other.seconds_per_step > 0.0:
+    if other.seconds_per_step > 0.0:
         return one.seconds_per_step / other.seconds_per_step
     return 1.0
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from symbio_core.config import PhaseSettings, RunConfig
+from symbio_core.config import Mechanism, PhaseSettings, RunConfig
 from symbio_core.lifecycle import effective
 from symbio_core.records import Adaptation, AppliedChange, PhasePlan
 from symbio_core.report.cells import FIRM, MINUS, brief, way
@@ -16,76 +16,90 @@ AFTER_DIVERGENCE = "lr_scale after divergence"
 Kind = Literal["factor", "plus", "share", "switch"]
 
 
+Value = Callable[[RunConfig, PhaseSettings, PhasePlan], float]
+"""What a phase's own number is, from the run's settings, the phase's, and its plan."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dial:
     """A number of `Adaptation` as a person knows it."""
 
     label: str
     kind: Kind
-    value: Callable[[RunConfig, PhaseSettings, PhasePlan], float]
-    """What the phase's own number is under its plan."""
-    searching: bool = True
-    """Whether only phases that search feel it."""
+    value: Value
+    needs: tuple[Mechanism, ...] = ("search",)
+    """Mechanisms without which no phase feels it."""
+    warm: bool = False
+    """Whether only members that start from the line's own weights feel it."""
 
 
-def _peak(config: RunConfig, plan: PhasePlan) -> float:
+def _peak(config: RunConfig, _: PhaseSettings, plan: PhasePlan) -> float:
     return config.optimiser.peak_lr * plan.adaptation.lr_scale * plan.lr_scale
 
 
+def _clip(config: RunConfig, _: PhaseSettings, plan: PhasePlan) -> float:
+    return config.optimiser.clip_norm * plan.adaptation.clip_scale
+
+
+def _price(config: RunConfig, _: PhaseSettings, plan: PhasePlan) -> float:
+    return config.search.complexity_price * plan.adaptation.price_scale
+
+
+def _patience(config: RunConfig, _: PhaseSettings, plan: PhasePlan) -> float:
+    return config.search.patience + plan.adaptation.extra_patience
+
+
+def _of_phase(read: Callable[[PhaseSettings], float]) -> Value:
+    return lambda _, phase, __: read(phase)
+
+
+def _as_it_stands(setting: str) -> Value:
+    return lambda _, __, plan: float(getattr(plan.adaptation, setting))
+
+
+FUSION: tuple[Mechanism, ...] = ("search", "fusion")
 DIALS: dict[str, Dial] = {
-    "lr_scale": Dial(
-        "peak learning rate", "factor", lambda config, _, plan: _peak(config, plan), False
+    "lr_scale": Dial("peak learning rate", "factor", _peak, ()),
+    AFTER_DIVERGENCE: Dial("peak learning rate", "factor", _peak, ()),
+    "clip_scale": Dial("gradient clip norm", "factor", _clip, ()),
+    "mutation_scale": Dial("mutation rate", "factor", _of_phase(lambda p: p.mutation)),
+    "coupling_scale": Dial(
+        "coupling K", "factor", _of_phase(lambda p: p.coupling), (*FUSION, "kuramoto"), warm=True
     ),
-    AFTER_DIVERGENCE: Dial(
-        "peak learning rate", "factor", lambda config, _, plan: _peak(config, plan), False
+    "fusion_scale": Dial(
+        "strongest fusion pull", "factor", _of_phase(lambda p: p.fusion.max), FUSION, warm=True
     ),
-    "clip_scale": Dial(
-        "gradient clip norm",
-        "factor",
-        lambda config, _, plan: config.optimiser.clip_norm * plan.adaptation.clip_scale,
-        False,
-    ),
-    "mutation_scale": Dial("mutation rate", "factor", lambda _, phase, __: phase.mutation),
-    "coupling_scale": Dial("coupling K", "factor", lambda _, phase, __: phase.coupling),
-    "fusion_scale": Dial("strongest fusion pull", "factor", lambda _, phase, __: phase.fusion.max),
-    "price_scale": Dial(
-        "price of a node",
-        "factor",
-        lambda config, _, plan: config.search.complexity_price * plan.adaptation.price_scale,
-    ),
-    "rung_scale": Dial("steps of a first rung", "factor", lambda _, phase, __: phase.rung_steps),
-    "extra_depth": Dial("deepest tree", "plus", lambda _, phase, __: phase.max_depth),
-    "extra_nodes": Dial("largest tree (nodes)", "plus", lambda _, phase, __: phase.max_nodes),
+    "price_scale": Dial("price of a node", "factor", _price, ("search", "complexity")),
+    "rung_scale": Dial("steps of a first rung", "factor", _of_phase(lambda p: p.rung_steps)),
+    "extra_depth": Dial("deepest tree", "plus", _of_phase(lambda p: p.max_depth)),
+    "extra_nodes": Dial("largest tree (nodes)", "plus", _of_phase(lambda p: p.max_nodes)),
     "immigrants": Dial(
-        "share of candidates drawn afresh", "share", lambda _, __, plan: plan.adaptation.immigrants
+        "share of candidates drawn afresh",
+        "share",
+        _as_it_stands("immigrants"),
+        ("search", "immigrants"),
     ),
-    "open_reserve": Dial(
-        "reserve pool open", "switch", lambda _, __, plan: plan.adaptation.open_reserve
-    ),
+    "open_reserve": Dial("reserve pool open", "switch", _as_it_stands("open_reserve")),
     "reset_consensus": Dial(
         "forget the consensus after a rung",
         "switch",
-        lambda _, __, plan: plan.adaptation.reset_consensus,
+        _as_it_stands("reset_consensus"),
+        FUSION,
+        warm=True,
     ),
     "inherit_less": Dial(
-        "fresh weights mixed into a child",
-        "share",
-        lambda _, __, plan: plan.adaptation.inherit_less,
+        "fresh weights mixed into a child", "share", _as_it_stands("inherit_less"), warm=True
     ),
     "perturb_consensus": Dial(
-        "noise on the consensus", "share", lambda _, __, plan: plan.adaptation.perturb_consensus
+        "noise on the consensus", "share", _as_it_stands("perturb_consensus"), FUSION, warm=True
     ),
-    "extra_patience": Dial(
-        "patience (generations)",
-        "plus",
-        lambda config, _, plan: config.search.patience + plan.adaptation.extra_patience,
-    ),
+    "extra_patience": Dial("patience (generations)", "plus", _patience),
 }
 """Setting of `Adaptation` to what it is called and what it does."""
 
 
 def value_in(config: RunConfig, plan: PhasePlan, setting: str, moved_to: float) -> float | None:
-    """Return a phase's own number were ``setting`` moved to ``moved_to``; None if it has none.
+    """Return a phase's own number were ``setting`` moved to ``moved_to``; None if it feels nothing.
 
     Args:
         config: the run's settings.
@@ -94,7 +108,7 @@ def value_in(config: RunConfig, plan: PhasePlan, setting: str, moved_to: float) 
         moved_to: its value.
     """
     dial = DIALS.get(setting)
-    if dial is None or (dial.searching and not config.phase(plan.phase).population):
+    if dial is None or not _feels(config, plan, dial):
         return None
     if setting == AFTER_DIVERGENCE:
         moved = plan.model_copy(update={"lr_scale": moved_to})
@@ -102,6 +116,14 @@ def value_in(config: RunConfig, plan: PhasePlan, setting: str, moved_to: float) 
         adaptation = plan.adaptation.model_copy(update={setting: moved_to})
         moved = plan.model_copy(update={"adaptation": adaptation})
     return float(dial.value(config, effective(config, plan.phase, moved.adaptation), moved))
+
+
+def _feels(config: RunConfig, plan: PhasePlan, dial: Dial) -> bool:
+    settings = config.phase(plan.phase)
+    if "search" in dial.needs and not settings.population:
+        return False
+    cold = dial.warm and settings.start == "fresh"
+    return not cold and all(config.has(mechanism) for mechanism in dial.needs)
 
 
 def position(plan: PhasePlan, setting: str) -> float | None:

@@ -63,7 +63,9 @@ def final(report: FinalReport) -> str:
             "number of comparisons; below 0.05 counts as sure."
             + (
                 " At equal time, each fixed function was trained for as long as the search's "
-                "choice took: a slow function has to be better by more than its slowness."
+                "choice: a slow function has to be better by more than its slowness. That time is "
+                "reckoned from what a function takes to compute; the times that were measured "
+                "stand below."
                 if confirmation.effects_seconds
                 else ""
             )

@@ -38,7 +38,17 @@ def test_a_win_names_its_size_its_share_and_what_a_step_costs(confirmed):
     told = sentence(confirmed("evolved wins"))
     assert told.startswith("gelu(x)·relu(x)+0.2·x beat ReLU² by 0.0095 bits a byte, 0.5% of its")
     assert "(95% sure: 0.0048 to 0.0143; luck alone: 4 of 1000 tries, p = 0.0042)" in told
-    assert "A step takes 8% longer than one with ReLU²." in told
+    assert "A step took 8% more time than one with ReLU²." in told
+
+
+def test_a_cost_that_was_reckoned_is_not_told_as_measured(confirmed):
+    found = confirmed("evolved wins")
+    reckoned = tuple(c if c.name == "evolved" else changed(c, cost=0.8) for c in found.contenders)
+    told = sentence(changed(found, contenders=reckoned))
+    assert "A step is reckoned at 25% more time than one with ReLU²." in told
+    level = tuple(changed(c, seconds_per_step=0.02) for c in found.contenders)
+    told = sentence(changed(found, contenders=level))
+    assert "A step took as much time as one with ReLU²." in told
 
 
 def test_a_loss_says_who_beat_whom(confirmed):
@@ -111,7 +121,7 @@ def contender(cost: float, seconds: float) -> Contender:
     )
 
 
-def test_a_measured_cost_goes_before_the_times_of_the_final():
+def test_a_reckoned_cost_goes_before_the_times_of_the_final():
     assert relative_cost(contender(1.2, 1.0), contender(1.0, 3.0)) == pytest.approx(1.2)
     assert relative_cost(contender(1.0, 1.5), contender(1.0, 3.0)) == pytest.approx(0.5)
     assert relative_cost(contender(1.0, 1.5), contender(1.0, 0.0)) == 1.0

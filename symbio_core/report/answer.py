@@ -80,32 +80,38 @@ def _of_a_fixed_winner(confirmation: Confirmation, own: str) -> str:
 
 
 def _size(confirmation: Confirmation, effect: Effect) -> str:
-    low, high = sorted((abs(effect.bpb.low), abs(effect.bpb.high)))
+    value, low, high = _bits(effect.bpb.value, *_ends(effect))
     rival = next((c.bpb for c in confirmation.contenders if c.name == effect.against), 0.0)
     share = f", {abs(effect.bpb.value) / rival:.1%} of its loss" if rival > 0.0 else ""
     return (
-        f"{_bits(effect.bpb.value)} bits a byte{share} ({effect.bpb.confidence:.0%} sure: "
-        f"{_bits(low)} to {_bits(high)}; {_luck(effect.p_value)})"
+        f"{value} bits a byte{share} ({effect.bpb.confidence:.0%} sure: "
+        f"{low} to {high}; {_luck(effect.p_value)})"
     )
 
 
 def _between(effect: Effect) -> str:
     bpb, rival = effect.bpb, effect.against
     if not (bpb.below_zero or bpb.above_zero):
+        better, worse = _bits(bpb.low, bpb.high)
         return (
-            f"between {_bits(bpb.low)} bits a byte better and {_bits(bpb.high)} worse than {rival} "
+            f"between {better} bits a byte better and {worse} worse than {rival} "
             f"({bpb.confidence:.0%} sure), which may be luck (p = {effect.p_value:.2g})"
         )
-    low, high = sorted((abs(bpb.low), abs(bpb.high)))
+    low, high = _bits(*_ends(effect))
     how = "better" if bpb.below_zero else "worse"
-    beyond = f"{_bits(low)} to {_bits(high)} bits a byte {how} than {rival}"
+    beyond = f"{low} to {high} bits a byte {how} than {rival}"
     if is_sure(effect):
         return f"{beyond} ({bpb.confidence:.0%} sure; {_luck(effect.p_value)})"
     return f"{beyond}, not sure once every comparison counts (p = {effect.p_value:.2g})"
 
 
-def _bits(value: float) -> str:
-    return f"{abs(value):.4f}" if abs(value) < 1.0 else f"{abs(value):.2f}"
+def _ends(effect: Effect) -> list[float]:
+    return sorted((abs(effect.bpb.low), abs(effect.bpb.high)))
+
+
+def _bits(*values: float) -> list[str]:
+    digits = 4 if max(map(abs, values)) < 1.0 else 2
+    return [f"{abs(value):.{digits}f}" for value in values]
 
 
 def _luck(p_value: float) -> str:

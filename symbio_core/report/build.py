@@ -27,6 +27,10 @@ from symbio_core.report.schema import (
 )
 from symbio_core.report.schema_search import Span
 from symbio_core.report.searched import candidates, fusion, transfers
+from symbio_core.report.settled import settled_final
+
+WENT_BACK = ("repeat", "rollback")
+"""Decisions after which what the attempt trained is thrown away."""
 
 
 def build(
@@ -60,7 +64,7 @@ def build(
     """
     on_gpu = environment.device.startswith("cuda")
     finished = state.finished or "the run was not finished when this report was made"
-    settled, why_not = _settled(config, confirmation, attempts, finished)
+    settled, why_not = settled_final(config, confirmation, attempts, finished)
     winner = settled.winner if settled else shipped.formula
     return FinalReport(
         run_id=run_id,
@@ -99,44 +103,6 @@ def verdict_sentence(
     who = winner or "the evolved function"
     why = " ".join((why_not or "the run ended without a final").split()).rstrip(".")
     return f"Not measured: {why}; whether {who} beats GELU, SiLU and ReLU² is unknown."
-
-
-def _settled(
-    config: RunConfig,
-    confirmation: Confirmation | None,
-    attempts: Sequence[Attempt],
-    finished: str,
-) -> tuple[Confirmation | None, str | None]:
-    if confirmation is None:
-        off = "the final was switched off" if not config.has("final") else None
-        return None, off or _why_not(attempts, finished)
-    broken = [
-        c.formula
-        for c in confirmation.contenders
-        if not all(
-            map(math.isfinite, (*c.nats, *c.nats_same_cost, c.bpb, c.cost, c.seconds_per_step))
-        )
-    ]
-    if broken:
-        return None, f"the loss was not finite in the final for {', '.join(broken)}"
-    effects = (*confirmation.effects, *confirmation.effects_seconds)
-    ranges = [i for e in effects for i in (e.loss_nats, e.bpb)]
-    sure = all(finite_interval(i) for i in ranges)
-    if not sure or not all(math.isfinite(e.p_value) for e in effects):
-        return None, "the differences of the final have no finite interval"
-    return confirmation, None
-
-
-def _why_not(attempts: Sequence[Attempt], finished: str) -> str:
-    finals = [a for a in attempts if a.plan.phase == "oxidation"]
-    if not attempts:
-        return f"no phase was completed ({finished})"
-    if not finals:
-        return f"the run ended after {attempts[-1].plan.phase}, before the final ({finished})"
-    last = finals[-1].outcome
-    if last.stopped != "done":
-        return f"oxidation stopped early ({(last.reason or last.stopped).rstrip('.')})"
-    return "oxidation had no steps left for the final"
 
 
 def _attempt(attempt: Attempt) -> AttemptSummary:
@@ -181,9 +147,10 @@ def _efficiency(attempts: Sequence[Attempt], *, on_gpu: bool) -> tuple[Efficienc
         tries = [a for a in attempts if a.outcome.phase == phase]
         if not tries:
             continue
-        falls = [_attempt(a).val_nats.fall for a in tries]
+        # What a try that the run went back from had brought is lost; its time is not.
+        falls = [_attempt(a).val_nats.fall for a in tries if a.decision.kind not in WENT_BACK]
         known = [fall for fall in falls if fall is not None]
-        fall = sum(known) if known else None
+        fall = sum(known) if known or not falls else None
         seconds = sum(a.outcome.seconds for a in tries)
         rows.append(
             Efficiency(

@@ -109,6 +109,8 @@ def way(before: float | None, after: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time as a person says it."""
+    if 0.0 < seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms"
     if seconds <= SECONDS_UP_TO:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

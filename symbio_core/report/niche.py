@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from symbio_core.config import RunConfig
+from symbio_core.config import PHASES, RunConfig
 from symbio_core.records import AppliedChange, Attempt, Verdict
 from symbio_core.report import dials
 from symbio_core.report.cells import FIRM, MINUS, brief, caption, folded, ranged, table, where
@@ -156,11 +156,20 @@ def _move(change: AppliedChange) -> str:
 
 
 def _felt(summary: ChangeSummary) -> str:
-    lines = [
-        f"{effect.phase}: {_stretch(summary.change.setting, effect)}" for effect in summary.effects
-    ]
-    # Tries of a phase run under the same number.
-    return "\n".join(dict.fromkeys(lines)) or "no later phase that uses the number"
+    under: dict[str, list[str]] = {}
+    for effect in summary.effects:
+        phases = under.setdefault(_stretch(summary.change.setting, effect), [])
+        phases += [effect.phase] if effect.phase not in phases else []
+    lines = [f"{_span(phases)}: {moved}" for moved, phases in under.items()]
+    return "\n".join(lines) or "no later phase that uses the number"
+
+
+def _span(phases: Sequence[str]) -> str:
+    places = [PHASES.index(phase) for phase in phases]
+    in_a_row = places == list(range(places[0], places[0] + len(places)))
+    if len(phases) > 2 and in_a_row:
+        return f"{phases[0]} to {phases[-1]}"
+    return ", ".join(phases)
 
 
 def _stretch(setting: str, effect: NumberChange) -> str:

@@ -9,7 +9,7 @@ from string import Template
 
 from plotly.offline import get_plotlyjs
 
-from symbio_core.records import Attempt
+from symbio_core.records import Attempt, Confirmation
 from symbio_core.report import answer, cells, deciding, gate_tables, sections
 from symbio_core.report.schema import FinalReport
 
@@ -73,6 +73,13 @@ def _opening(report: FinalReport) -> str:
     )
 
 
+def _advised(confirmation: Confirmation) -> str:
+    if confirmation.verdict == "evolved wins":
+        return confirmation.winner
+    formulas = {c.name: c.formula for c in confirmation.contenders}
+    return formulas.get(confirmation.best_fixed, "")
+
+
 def _null_search(report: FinalReport) -> list[str]:
     search = report.config.get("search")
     if not (isinstance(search, dict) and search.get("shuffle")):
@@ -133,12 +140,10 @@ def _numbers(report: FinalReport) -> str:
 def _ships(report: FinalReport) -> str:
     formula = html.escape(report.shipped.formula)
     told = f"The model that ships runs on <code>{formula}</code>."
-    if report.confirmation is not None and report.winner != report.shipped.formula:
-        # The final is about fresh weights; a trained line may do better to stay what it is.
-        winner = html.escape(report.winner)
+    if report.confirmation is not None and _advised(report.confirmation) != report.shipped.formula:
         told += (
-            f" The final was about <code>{winner}</code> on fresh weights; the checkpoint with the "
-            "lowest validation loss is what ships."
+            " It is the checkpoint with the lowest validation loss that the run trained; the final "
+            "above compared fresh models."
         )
     off = gate_tables.switched_off(report)
     told += f" Switched off in this run: {html.escape(', '.join(off))}." if off else ""

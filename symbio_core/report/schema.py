@@ -109,7 +109,8 @@ class Efficiency(ReportPart):
     phase: PhaseName
     attempts: int
     fall_nats: float | None
-    """Fall of the validation loss over the attempts (nats a token)."""
+    """Fall of the validation loss that the run kept: tries it went back from count 0 (nats a
+    token)."""
     seconds: float
     """Wall time (s)."""
     gpu_seconds: float

@@ -264,13 +264,16 @@ def test_a_search_that_was_switched_off_is_not_called_cut_short(life):
     assert "before its first generation" in seen.text
 
 
-def test_a_winner_that_does_not_ship_is_not_passed_off_as_what_does(life, confirmed):
-    shipped = changed(life.shipped, formula="gelu(x)")
-    report = life.report(confirmed("evolved wins"), shipped=shipped)
-    seen = Reader(render(report, life.attempts))
-    assert "The final was about" in seen.text
-    whole = Reader(render(life.report(confirmed("evolved wins")), life.attempts))
-    assert "The final was about" not in whole.text
+def test_a_model_that_ships_against_the_advice_of_the_final_says_why(life, confirmed):
+    told = "the final above compared fresh models"
+    against = life.report(confirmed("no difference"))
+    assert against.shipped.formula == confirmed("no difference").winner
+    assert told in Reader(render(against, life.attempts)).text
+    kept = changed(life.shipped, formula="relu(x)²")
+    agreed = life.report(confirmed("fixed wins"), shipped=kept)
+    assert told not in Reader(render(agreed, life.attempts)).text
+    won = life.report(confirmed("evolved wins"))
+    assert told not in Reader(render(won, life.attempts)).text
 
 
 def test_the_planted_life_shows_every_table_that_it_has_evidence_for(read):

@@ -170,7 +170,15 @@ def test_a_heading_is_text_too_and_a_line_break_in_a_cell_stays():
 
 @pytest.mark.parametrize(
     ("seconds", "told"),
-    [(0.4, "0.4 s"), (12.3, "12 s"), (90, "90 s"), (91, "1 min 31 s"), (3599.7, "1 h 0 min")],
+    [
+        (0.0, "0.0 s"),
+        (0.014, "14 ms"),
+        (0.4, "0.4 s"),
+        (12.3, "12 s"),
+        (90, "90 s"),
+        (91, "1 min 31 s"),
+        (3599.7, "1 h 0 min"),
+    ],
 )
 def test_times_are_told_as_people_say_them(seconds, told):
     assert duration(seconds) == told

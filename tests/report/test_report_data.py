@@ -134,14 +134,21 @@ def test_gpu_seconds_are_counted_on_a_gpu_only(life):
     assert all(e.gpu_seconds == e.seconds for e in on_gpu.efficiency)
 
 
-def test_efficiency_is_the_fall_of_the_loss_over_the_time_of_all_tries(life):
+def test_efficiency_is_the_fall_that_was_kept_over_the_time_of_all_tries(life):
     report = life.report()
     cambrian = next(e for e in report.efficiency if e.phase == "cambrian")
-    tries = [a for a in life.attempts if a.outcome.phase == "cambrian"]
-    fall = sum(a.outcome.points[0].val_nats - a.outcome.points[-1].val_nats for a in tries)
+    first, second = (a for a in life.attempts if a.outcome.phase == "cambrian")
+    assert first.decision.kind == "repeat"
+    fall = second.outcome.points[0].val_nats - second.outcome.points[-1].val_nats
     assert cambrian.attempts == 2
     assert cambrian.fall_nats == pytest.approx(fall)
-    assert cambrian.fall_nats_per_s == pytest.approx(fall / sum(a.outcome.seconds for a in tries))
+    seconds = first.outcome.seconds + second.outcome.seconds
+    assert cambrian.fall_nats_per_s == pytest.approx(fall / seconds)
+
+
+def test_a_phase_that_was_only_thrown_away_brought_nothing(life):
+    report = life.report(attempts=life.attempts[:3])
+    assert next(e for e in report.efficiency if e.phase == "cambrian").fall_nats == 0
 
 
 def test_the_winner_is_the_one_of_the_final_or_else_what_ships(life, confirmed):

@@ -84,6 +84,17 @@ def test_a_change_is_felt_until_the_number_moves_again(life):
     assert [e.phase for e in rates[1].effects] == ["homeostasis"]
 
 
+def test_phases_that_felt_the_same_are_told_together(life):
+    assert "oxidation, endosymbiosis: 0.0020 → 0.0010" in trail_of(life)
+    first, second, *rest = life.attempts
+    halved = [changed(a, plan=changed(a.plan, lr_scale=0.5)) for a in (second, *rest)]
+    neutral_ones = [
+        changed(a, plan=changed(a.plan, adaptation=Adaptation())) for a in (first, *halved)
+    ]
+    page = trail_of(life, attempts=tuple(neutral_ones))
+    assert "primordial to homeostasis: 0.0020 → 0.0010" in page
+
+
 def test_numbers_on_their_way_back_are_folded_and_said_to_be_nobodys_wish(life):
     page = trail_of(life)
     assert "Numbers on their way back to neutral (1)" in page

@@ -101,6 +101,8 @@ class ModelSettings(Settings):
     """Plain: down(f(up x)). Gated: down(f(gate x) · up x) at matched parameters (SwiGLU's form)."""
     ffn_ratio: float = Field(4.0, ge=1.0, le=8.0)
     """Width of a plain FFN over the model's width; a gated one takes 2/3 of it."""
+    coefficients: Literal["fixed", "learned"] = "fixed"
+    """Constants of an evolved function's terms: as evolved, or learned from there in each layer."""
     tie_embeddings: bool = False
     """Use the token embedding as the output head too."""
 
@@ -113,6 +115,33 @@ class ModelSettings(Settings):
                 f"take n_embd={2 * self.n_head * max(1, round(self.n_embd / (2 * self.n_head)))}"
             )
         return self
+
+    def reduced(self, scale: float) -> ModelSettings:
+        """Return the same model, ``scale`` times as deep and as wide; heads keep their width."""
+        head = self.n_embd // self.n_head
+        heads = max(1, round(self.n_head * scale))
+        return self.model_copy(
+            update={
+                "n_layer": max(1, round(self.n_layer * scale)),
+                "n_head": heads,
+                "n_embd": head * heads,
+            }
+        )
+
+    def work(self, n_vocab: int) -> float:
+        """Return the multiply-adds of one token's forward pass, attention and head included.
+
+        Source:
+            Kaplan et al. (2020), Scaling laws for neural language models, table 1.
+        """
+        block = self.n_embd**2 * (4 + 2 * self.ffn_ratio) + self.n_embd * self.context
+        return self.n_layer * block + self.n_embd * n_vocab
+
+
+STEP_WORK = 1.5e8
+"""Multiply-adds that any step costs beside its model's: what is waited for however small it is.
+
+From times of a demo step at full and at half scale on one CPU core (`symbio bench steps`)."""
 
 
 class OptimiserSettings(Settings):
@@ -183,6 +212,8 @@ class PhaseSettings(Settings):
     """Deepest expression tree allowed."""
     max_nodes: int = Field(12, ge=1, le=64)
     """Largest expression tree allowed (nodes)."""
+    start: Literal["fresh", "warm"] = "warm"
+    """Members start from fresh weights of a smaller model, or from the main line's own weights."""
     rung_steps: int = Field(20, ge=1)
     """Steps of a candidate's first rung; each further rung doubles the total."""
     diversity_bonus: float = Field(0.1, ge=0.0, le=5.0)
@@ -202,7 +233,7 @@ class PhaseTable(Settings):
     """Baseline with GELU, no search."""
     primordial: PhaseSettings = PhaseSettings(
         share=0.16, lr_factor=0.5, population=6, mutation=0.8, coupling=0.3, max_depth=3,
-        max_nodes=6, rung_steps=20, diversity_bonus=0.20, fusion=_fusion(0.001, 0.005, 0.01, 0.05),
+        max_nodes=6, start="fresh", rung_steps=20, diversity_bonus=0.20, fusion=_fusion(0.001, 0.005, 0.01, 0.05),
     )  # fmt: skip
     """Explore: wide search over small trees."""
     cambrian: PhaseSettings = PhaseSettings(
@@ -249,6 +280,10 @@ class SearchSettings(Settings):
     """What a node costs in ranking, in spreads of the generation's scores."""
     eval_batches: int = Field(12, ge=4, le=512)
     """Fixed validation batches of a paired comparison."""
+    scale: float = Field(0.5, gt=0.0, le=1.0)
+    """Depth and width of the model that fresh members train, over the run's own (0..1)."""
+    shuffle: bool = False
+    """Deal the scores out at random, so that nothing is better than anything (null search)."""
     free_energy: float = Field(0.0, ge=0.0, le=10.0)
     """β of the free energy F = loss + β·weight entropy that ranking goes by (nats a nat)."""
 
@@ -262,6 +297,8 @@ class ConfirmSettings(Settings):
     """Fresh seeds a contender."""
     eval_batches: int = Field(24, ge=8, le=1024)
     """Fixed batches of the confirm split."""
+    scale: float = Field(1.0, gt=0.0, le=1.0)
+    """Depth and width of the model that contenders train, over the run's own (0..1)."""
     warm_steps: int = Field(40, ge=0)
     """Steps of the warm trial that decides what endosymbiosis trains."""
 
@@ -355,6 +392,13 @@ class RunConfig(Settings):
     budget: BudgetSettings = BudgetSettings()
     compute: ComputeSettings = ComputeSettings()
     storage: StorageSettings = StorageSettings()
+
+    def step_cost(self, scale: float) -> float:
+        """Return what a step of the model at ``scale`` costs, in steps of the run's own (0..1]."""
+        vocabulary = self.data.vocab_size
+        tokens = self.optimiser.batch_size * self.model.context
+        own, other = (m.work(vocabulary) for m in (self.model, self.model.reduced(scale)))
+        return (other * tokens + STEP_WORK) / (own * tokens + STEP_WORK)
 
     def has(self, mechanism: Mechanism) -> bool:
         """Say whether a mechanism is switched on."""

@@ -62,8 +62,22 @@ class Score(Record):
     """Wall time of its training (s)."""
     cost: float = 1.0
     """What a step with its function costs over one with the control's (1 = the same)."""
+    cost_nats: float = 0.0
+    """What its slower steps are worth at the control's pace of learning (nats a token)."""
     entropy_nats: float = 0.0
     """Weight entropy of its FFN over the control's (nats)."""
+
+    def judged(self, free_energy: float = 0.0) -> Interval:
+        """Return the difference to go by: at equal cost, with β times the entropy added (nats)."""
+        shift = self.cost_nats + free_energy * self.entropy_nats
+        loss = self.loss_nats
+        return loss.model_copy(
+            update={
+                "value": loss.value + shift,
+                "low": loss.low + shift,
+                "high": loss.high + shift,
+            }
+        )
 
 
 class MemberRecord(Record):
@@ -134,7 +148,7 @@ class Generation(Record):
     """Offspring thrown away because the function was known."""
     diversity: float
     """Mean functional distance of the members (0..1)."""
-    sync: tuple[float, ...]
+    sync: tuple[float, ...] = ()
     """Kuramoto order parameter r after each rung (0..1)."""
     angle_gaps: tuple[float, ...] = ()
     """Largest gap between neighbouring angles after each rung (rad)."""
@@ -146,8 +160,10 @@ class Generation(Record):
     fusions_refused: int = 0
     hidden_lr_factor: float = 1.0
     """What fusion multiplied the effective learning rate by (1 = nothing)."""
+    start: Literal["fresh", "warm"] = "warm"
+    """Whether members began with fresh weights of a smaller model or with the line's own."""
     steps: int
-    """Optimiser steps it cost, summed over members."""
+    """Steps it cost, summed over members, in steps of the run's own model."""
     steps_kept: int
     """Those of them that the surviving line inherited."""
     seconds: float = 0.0
@@ -328,6 +344,10 @@ class Contender(Record):
     """Confirm-split loss, one value a seed (nats a token)."""
     bpb: float
     seconds_per_step: float
+    cost: float = 1.0
+    """What a step of it costs over one of the winner's (1 = the same)."""
+    nats_same_cost: tuple[float, ...] = ()
+    """The same loss after as much cost as the winner's steps took; empty where that is as many."""
 
 
 class Effect(Record):
@@ -349,6 +369,10 @@ class Confirmation(Record):
     """Formula the search proposes."""
     contenders: tuple[Contender, ...]
     effects: tuple[Effect, ...]
+    effects_seconds: tuple[Effect, ...] = ()
+    """The same with each fixed function trained for as long as the winner took."""
+    scale: float = 1.0
+    """Depth and width of the model that was trained, over the run's own (0..1)."""
     seeds: int
     steps_each: int
     steps: int

@@ -2,6 +2,7 @@
 
 from symbio_core.activations.algebra import canonical
 from symbio_core.activations.calculus import derivative, evaluate
+from symbio_core.activations.cost import passes, relative_cost
 from symbio_core.activations.fresh import random_expression, small_expressions
 from symbio_core.activations.reading import parse
 from symbio_core.activations.rejection import rejection
@@ -61,8 +62,10 @@ __all__ = [
     "n_nodes",
     "normaliser",
     "parse",
+    "passes",
     "random_expression",
     "rejection",
+    "relative_cost",
     "same_function",
     "second_moment",
     "small_expressions",

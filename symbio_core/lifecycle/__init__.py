@@ -4,6 +4,8 @@ from symbio_core.lifecycle.best import best_of, better
 from symbio_core.lifecycle.budget import (
     check_budget,
     confirm_steps_for,
+    final_steps,
+    generation_price,
     smallest_budget,
     steps_for,
 )
@@ -25,7 +27,9 @@ __all__ = [
     "confirm_steps_for",
     "decide",
     "effective",
+    "final_steps",
     "fold",
+    "generation_price",
     "plan",
     "replay",
     "smallest_budget",

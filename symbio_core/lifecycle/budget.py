@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-from symbio_core.config import PHASES, RunConfig
+from symbio_core.config import PHASES, PhaseSettings, RunConfig
 from symbio_core.errors import BudgetTooSmall
 from symbio_core.records import RunState
 from symbio_core.search.rungs import generation_cost, rung_plan
@@ -44,7 +45,21 @@ def reserve(config: RunConfig, steps: int) -> int:
 
     The warm trial trains two members: the current line, and the best contender started from it.
     """
+    if not config.has("final"):
+        return 0
     return int(_exact(config.confirm.steps_frac) * steps) + 2 * config.confirm.warm_steps
+
+
+def final_steps(config: RunConfig, kept: int, entries: int) -> int:
+    """Return the steps that each of ``entries`` contenders may train with each seed.
+
+    Args:
+        config: the run's settings.
+        kept: steps of the run's own model that are kept for final and warm trial.
+        entries: contenders.
+    """
+    cost = config.step_cost(config.confirm.scale)
+    return int((kept - 2 * config.confirm.warm_steps) / cost / (entries * config.confirm.seeds))
 
 
 def smallest_budget(config: RunConfig) -> int:
@@ -84,8 +99,8 @@ def shortfall(config: RunConfig, steps: int) -> str | None:
     """
     kept = reserve(config, steps)
     seeds = config.confirm.seeds
-    final = (kept - 2 * config.confirm.warm_steps) // (FINALISTS * seeds)
-    if final < SHORTEST_FINAL:
+    final = final_steps(config, kept, FINALISTS)
+    if config.has("final") and final < SHORTEST_FINAL:
         return (
             f"the confirmation could train {FINALISTS} contenders with {seeds} seeds for {final} "
             f"steps each and needs {SHORTEST_FINAL}"
@@ -95,10 +110,12 @@ def shortfall(config: RunConfig, steps: int) -> str | None:
         own = _own(config, pool, PHASES[index:])
         if own < 1:
             return f"no step would be left for {name}"
-        cost = _one_generation(config, name)
+        settings = config.phase(name)
+        cost = generation_price(config, settings, settings.population)
         # The same comparison that a phase makes before it buys a generation, to the last bit.
         allowance = config.search.exploration_frac * own
-        if cost > allowance and config.search.exploration_frac > 0.0:
+        searches = config.search.exploration_frac > 0.0 and config.has("search")
+        if cost > allowance and searches:
             return f"{name} could explore for {int(allowance)} steps and a generation costs {cost}"
         pool -= own
     return None
@@ -121,15 +138,28 @@ def _own(config: RunConfig, pool: int, to_come: Sequence[str]) -> int:
     return max(1, int(pool * shares[0] / sum(shares)))
 
 
-def _one_generation(config: RunConfig, phase: str) -> int:
-    settings = config.phase(phase)
+def generation_price(config: RunConfig, settings: PhaseSettings, population: int) -> int:
+    """Return the most steps that a generation may cost, in steps of the run's own model.
+
+    A fresh one trains a smaller model. A warm one may need cold twins of one child and its control,
+    and with fusion a twin that nothing pulls.
+
+    Args:
+        config: the run's settings.
+        settings: the phase's numbers, adaptations applied.
+        population: candidates.
+    """
     rungs = rung_plan(
-        settings.population,
+        population,
         rungs=config.search.rungs,
         rung_steps=settings.rung_steps,
         keep_frac=config.search.keep_frac,
     )
-    return generation_cost(rungs)
+    reduced = config.step_cost(config.search.scale)
+    if not rungs or settings.start == "fresh":
+        return generation_cost(rungs, cost=reduced)
+    twins = math.ceil(2 * rungs[0].steps * reduced - 1e-9)
+    return generation_cost(rungs, extra=int(config.has("fusion"))) + twins
 
 
 def _exact(number: float) -> Fraction:

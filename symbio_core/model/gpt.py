@@ -112,7 +112,7 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """Plain: down(f(up x)); gated: down(f(gate x) · up x) (Shazeer, 2020, arXiv 2002.05202)."""
 
-    def __init__(self, settings: ModelSettings, activation: Activation) -> None:
+    def __init__(self, settings: ModelSettings, formula: str) -> None:
         super().__init__()
         width = round(settings.ffn_ratio * settings.n_embd)
         if settings.ffn == "gated":
@@ -122,7 +122,7 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(settings.n_embd, width, bias=False)
         self.down = nn.Linear(width, settings.n_embd, bias=False)
         self.is_gated = settings.ffn == "gated"
-        self.activation = activation
+        self.activation = Activation(formula, learned=settings.coefficients == "learned")
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Transform each position by itself."""
@@ -136,10 +136,10 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention, then FFN, each reading the normalised stream and adding to it."""
 
-    def __init__(self, settings: ModelSettings, activation: Activation) -> None:
+    def __init__(self, settings: ModelSettings, formula: str) -> None:
         super().__init__()
         self.attention = Attention(settings)
-        self.ffn = FeedForward(settings, activation)
+        self.ffn = FeedForward(settings, formula)
 
     def forward(
         self,
@@ -165,11 +165,10 @@ class GPT(nn.Module):
     def __init__(self, settings: ModelSettings, n_vocab: int, formula: str, seed: int) -> None:
         super().__init__()
         self.settings = settings
-        self.activation = Activation(formula)
+        self.formula = Activation(formula).formula
+        """The activation's name."""
         self.embedding = nn.Embedding(n_vocab, settings.n_embd)
-        self.blocks = nn.ModuleList(
-            Block(settings, self.activation) for _ in range(settings.n_layer)
-        )
+        self.blocks = nn.ModuleList(Block(settings, formula) for _ in range(settings.n_layer))
         self.head = nn.Linear(settings.n_embd, n_vocab, bias=False)
         self._tables: dict[Any, tuple[Tensor, Tensor]] = {}
         self._initialise(seed)
@@ -177,9 +176,9 @@ class GPT(nn.Module):
             self.head.weight = self.embedding.weight
 
     @property
-    def formula(self) -> str:
-        """The activation's name."""
-        return self.activation.formula
+    def activations(self) -> list[Activation]:
+        """The functions of all blocks, first to last."""
+        return [module for module in self.modules() if isinstance(module, Activation)]
 
     def _initialise(self, seed: int) -> None:
         rng = torch.Generator().manual_seed(seed)
@@ -188,7 +187,7 @@ class GPT(nn.Module):
         for name, weight in self.blocks.named_parameters():
             if name.endswith(("out.weight", "down.weight")):
                 nn.init.zeros_(weight)  # each block begins as the identity
-            else:
+            elif ".activation." not in name:
                 nn.init.normal_(weight, std=weight.size(1) ** -0.5, generator=rng)
 
     def forward(

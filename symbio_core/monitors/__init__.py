@@ -1,5 +1,6 @@
 """Detectors on series of numbers: intervals, slopes, shifts, entropies, information. Pure."""
 
+from symbio_core.monitors.blocks import block_differences, holm
 from symbio_core.monitors.cusum import Alarm, cusum_alarms, in_control_run_length, threshold_for
 from symbio_core.monitors.entropy import (
     effective_rank,
@@ -14,10 +15,12 @@ from symbio_core.monitors.slopes import robust_slope
 
 __all__ = [
     "Alarm",
+    "block_differences",
     "cusum_alarms",
     "difference_interval",
     "effective_rank",
     "free_energy",
+    "holm",
     "in_control_run_length",
     "mutual_information",
     "paired_interval",

@@ -1,43 +1,61 @@
 """One generation: ask for candidates, train and score them in pairs, tell the search.
 
-Every member starts from the main line's weights and reads the main line's next batches; the line
-itself trains along as the control, so a difference of losses is a difference of functions.
+Members of a generation start from the same weights and read the same batches, and one of them, the
+control, keeps the main line's own function; so a difference of losses is a difference of functions.
+A warm generation starts from the main line, and the control is the main line going on. A fresh one
+starts from new weights of a smaller model, whose steps are counted by their cost.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from symbio_core.activations import diversity, parse
-from symbio_core.config import PhaseSettings
+from symbio_core.config import PhaseSettings, SearchSettings
 from symbio_core.monitors import paired_interval
-from symbio_core.records import Adaptation, Candidate, Generation, MemberRecord, PhasePlan, Score
+from symbio_core.records import (
+    Adaptation,
+    Candidate,
+    Generation,
+    Interval,
+    MemberRecord,
+    PhasePlan,
+    Score,
+    TransferCheck,
+)
+from symbio_core.runner.confirm import NOTICEABLE_COST
+from symbio_core.runner.coupling import Coupling
 from symbio_core.runner.workbench import Workbench
 from symbio_core.search import (
+    FRESH_NOISE_NATS,
+    TRAINING_NOISE_NATS,
+    Pressure,
     Proposal,
     Ranked,
     Rung,
     SearchState,
     bonus_decay,
     front_after,
-    kuramoto,
     propose,
     rank,
     rung_plan,
     select_winner,
     tell,
 )
-from symbio_core.streams import generator, seed_for
-from symbio_core.training import Consensus, Member, Stretch, restore
+from symbio_core.streams import generator
+from symbio_core.training import Member, Stretch, ffn_entropy
+from symbio_core.training.schedule import warmup
 
 LAST_RUNG_LR = 0.2
 """The last rung ends at this share of its learning rate: cold scores rank better than hot ones."""
+OFTEN = 0.5
+"""Share of its first rung above the control that has a child's inheritance put to the test."""
+Nats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +77,11 @@ class Setting:
         """What verdicts have changed so far."""
         return self.plan.adaptation
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether members start from fresh weights of a smaller model."""
+        return self.settings.start == "fresh"
+
 
 @dataclass(slots=True)
 class Trial:
@@ -67,49 +90,54 @@ class Trial:
     candidate: Candidate
     member: Member
     start_nats: float
+    cost: float = 1.0
     seconds: float = 0.0
     steps: int = 0
-    nats: npt.NDArray[np.float64] | None = None
-    train_nats: float = float("nan")
+    nats: Nats | None = None
+    train_nats: Nats | None = None
+    losses: list[float] = field(default_factory=list)
+    """Training loss at each step of the first rung (nats a token)."""
+    gaps: list[Interval] = field(default_factory=list)
     score: Score | None = None
+    above_frac: float = 0.0
     rung: int = 0
     ranked: Ranked | None = None
     fate: str = ""
 
 
 class Population:
-    """The trials of one generation, the control among them, and their consensus."""
+    """The trials of one generation, the control among them."""
 
     def __init__(
-        self, bench: Workbench, line: Member, setting: Setting, proposal: Proposal
+        self, bench: Workbench, line: Member, setting: Setting, proposal: Proposal, index: int
     ) -> None:
-        self.bench = bench
         self.setting = setting
-        self.begin = line.line_step
-        start = float(bench.measure(line.model, bench.searched).mean())
+        self.name = (setting.plan.phase, setting.plan.attempt, index)
+        self.bench = bench.reduced(bench.config.search.scale) if setting.is_fresh else bench
+        parent = self.bench.fresh_member(line.formula, "rung", *self.name)
+        if not setting.is_fresh:
+            parent = line
+        stream = ("rung", *self.name) if setting.is_fresh else ("line",)
+        self.batches = self.bench.train_batches(*stream)
+        start = float(self.bench.measure(parent.model, self.bench.searched).mean())
         own = Candidate(formula=line.formula, mutation="control")
-        self.control = Trial(own, line.fork(), start)
-        self.trials = [
-            Trial(candidate, line.fork(candidate.formula), start)
-            for candidate in proposal.candidates
-        ]
+        self.control = Trial(own, parent.fork(), start)
+        self.trials = [self._child(parent, c, start) for c in proposal.candidates]
         self.alive = list(self.trials)
-        self.consensus = Consensus(line)
-        if setting.adaptation.perturb_consensus:
-            seed = seed_for(bench.config.seed, "perturb", setting.plan.phase, self.begin)
-            rng = torch.Generator().manual_seed(seed)
-            self.consensus.perturb(setting.adaptation.perturb_consensus, rng)
-        name = ("angles", setting.plan.phase, setting.plan.attempt, self.begin)
-        self.angles = generator(bench.config.seed, *name).uniform(
-            0, 2 * np.pi, len(self.trials) + 1
-        )
-        self.angle_of = {id(trial): i for i, trial in enumerate([self.control, *self.trials])}
-        self.sync: list[float] = []
-        self.gaps: list[float] = []
-        self.accepted = 0
-        self.refused = 0
-        self.hidden: list[float] = []
         self.steps = 0
+        self.coupling: Coupling | None = None
+        if self.bench.config.has("fusion") and not setting.is_fresh:
+            self.coupling = Coupling(self.bench, parent, setting, self.name)
+        self.before = (self.control.member.line_step, start)
+
+    def _child(self, parent: Member, candidate: Candidate, start: float) -> Trial:
+        member = parent.fork(candidate.formula)
+        share = self.setting.adaptation.inherit_less
+        if share and not self.setting.is_fresh:
+            fresh = self.bench.fresh_member(candidate.formula, "renewed", *self.name)
+            member.renew_ffn(fresh, share)
+        cost = self.bench.function_cost(candidate.formula, self.control.candidate.formula)
+        return Trial(candidate, member, start, cost)
 
     @property
     def members(self) -> list[Trial]:
@@ -118,61 +146,121 @@ class Population:
 
     def climb(self, index: int, rung: Rung, on_step: Callable[[int, float], None]) -> None:
         """Train everyone alive for a rung, score them in pairs, and rank them."""
-        batches = self.bench.train_batches("line")
-        last = index == len(self.setting.rungs) - 1
+        lr_at = self._lr_at(rung, last=index == len(self.setting.rungs) - 1)
         for trial in self.members:
-            stretch = trial.member.train(
-                rung.steps,
-                batches,
-                self._lr_at(rung, last=last),
-                clip_scale=self.setting.adaptation.clip_scale,
-                on_step=on_step,
-            )
-            self._note(trial, stretch)
+            self._train(trial, rung.steps, lr_at, on_step)
+        if self.coupling is not None:
+            self.steps += self.coupling.train_twin(rung.steps, self.batches, lr_at, on_step)
+        probe = self.bench.train_probe[: len(self.bench.searched)]
         for trial in self.members:
             trial.nats = self.bench.measure(trial.member.model, self.bench.searched)
-            probe = self.bench.train_probe[: len(self.bench.searched)]
-            trial.train_nats = float(self.bench.measure(trial.member.model, probe).mean())
+            trial.train_nats = self.bench.measure(trial.member.model, probe)
+        if self.bench.config.search.shuffle:
+            self._shuffle(index)
+        slope = self._slope()
         for trial in self.alive:
             trial.rung = index
-            trial.score = self._score(trial)
+            trial.score = self._score(trial, slope)
+            trial.gaps.append(self._gap(trial))
+            if index == 0:
+                above = np.array(trial.losses) > np.array(self.control.losses)
+                trial.above_frac = float(above.mean())
         self._rank()
 
-    def _note(self, trial: Trial, stretch: Stretch) -> None:
+    def _train(
+        self,
+        trial: Trial,
+        steps: int,
+        lr_at: Callable[[int], float],
+        on_step: Callable[[int, float], None],
+    ) -> None:
+        is_first = trial.steps == 0
+
+        def noted(index: int, loss: float) -> None:
+            if is_first:
+                trial.losses.append(loss)
+            on_step(index, loss)
+
+        stretch: Stretch = trial.member.train(
+            steps,
+            self.batches,
+            lr_at,
+            clip_scale=self.setting.adaptation.clip_scale,
+            on_step=noted,
+        )
         trial.seconds += stretch.seconds
         trial.steps += stretch.steps
         self.steps += stretch.steps
 
     def _lr_at(self, rung: Rung, *, last: bool) -> Callable[[int], float]:
-        first = self.control.member.line_step
+        first, config = self.control.member.line_step, self.bench.config
+        high = 1.0 if self.setting.is_fresh else self.setting.lr
 
         def lr_at(line_step: int) -> float:
+            risen = high * warmup(config, line_step) if self.setting.is_fresh else high
             if not last:
-                return self.setting.lr
+                return risen
             done = (line_step - first) / max(1, rung.steps)
-            return self.setting.lr * (1.0 - (1.0 - LAST_RUNG_LR) * done)
+            return risen * (1.0 - (1.0 - LAST_RUNG_LR) * done)
 
         return lr_at
 
-    def _score(self, trial: Trial) -> Score:
+    def _shuffle(self, index: int) -> None:
+        """Deal all scores out anew: what a function is worth then says nothing."""
+        rng = generator(self.bench.config.seed, "shuffle", *self.name, index)
+        members = self.members
+        dealt = [(t.nats, t.train_nats) for t in members]
+        for trial, place in zip(members, rng.permutation(len(members)), strict=True):
+            trial.nats, trial.train_nats = dealt[place]
+
+    def _slope(self) -> float:
+        """Return what the control gains for e times as many steps (nats a token, ≥ 0)."""
+        (step, nats), now = self.before, self.control.member.line_step
+        loss = _mean(self.control)
+        self.before = (now, loss)
+        return max(0.0, (nats - loss) / np.log(now / step)) if 0 < step < now else 0.0
+
+    def _score(self, trial: Trial, slope: float) -> Score:
         assert trial.nats is not None
+        assert trial.train_nats is not None
         assert self.control.nats is not None
+        assert self.control.train_nats is not None
+        config = self.bench.config
+        priced = config.has("ecology") and abs(trial.cost - 1.0) >= NOTICEABLE_COST
+        entropy = 0.0
+        if config.search.free_energy:
+            entropy = ffn_entropy(trial.member.model) - ffn_entropy(self.control.member.model)
         return Score(
             loss_nats=paired_interval(
-                trial.nats, self.control.nats, confidence=self.bench.config.gates.confidence
+                trial.nats, self.control.nats, confidence=config.gates.confidence
             ),
-            train_nats=trial.train_nats - self.control.train_nats,
+            train_nats=float((trial.train_nats - self.control.train_nats).mean()),
             steps=trial.steps,
             seconds=trial.seconds,
+            cost=trial.cost,
+            cost_nats=slope * float(np.log(trial.cost)) if priced else 0.0,
+            entropy_nats=entropy,
         )
 
+    def _gap(self, trial: Trial) -> Interval:
+        assert trial.nats is not None
+        assert trial.train_nats is not None
+        assert self.control.nats is not None
+        assert self.control.train_nats is not None
+        own = trial.nats - self.control.nats
+        train = trial.train_nats - self.control.train_nats
+        return paired_interval(own, train, confidence=self.bench.config.gates.confidence)
+
     def _rank(self) -> None:
-        settings, search = self.setting.settings, self.bench.config.search
+        settings, config = self.setting.settings, self.bench.config
         scored = [(t.candidate, t.score) for t in self.alive if t.score is not None]
+        bonus = settings.diversity_bonus * bonus_decay(self.setting.inside)
+        price = config.search.complexity_price * self.setting.adaptation.price_scale
         ranked = rank(
             scored,
-            diversity_bonus=settings.diversity_bonus * bonus_decay(self.setting.inside),
-            complexity_price=search.complexity_price * self.setting.adaptation.price_scale,
+            diversity_bonus=bonus if config.has("diversity") else 0.0,
+            complexity_price=price if config.has("complexity") else 0.0,
+            free_energy=config.search.free_energy,
         )
         by_formula = {r.candidate.formula: r for r in ranked}
         for trial in self.alive:
@@ -186,44 +274,45 @@ class Population:
             trial.fate = f"dropped at rung {trial.rung + 1}, {trial.score.loss_nats.value:+.4f} nat"
         self.alive = self.alive[:members]
 
-    def fuse(self, rung: Rung) -> None:
-        """Advance the phases, then pull each member to the consensus where that does no harm."""
-        fusion = self.setting.settings.fusion
-        living = self.members
-        where = [self.angle_of[id(trial)] for trial in living]
-        rates = np.array([(t.start_nats - float(_mean(t))) / max(1, t.steps) for t in living])
-        angles = kuramoto.integrate(
-            self.angles[where],
-            kuramoto.natural_frequencies(rates),
-            coupling=self.setting.settings.coupling,
-            damping=fusion.damping,
-            n=rung.steps,
-        )
-        self.angles[where] = angles
-        r, _ = kuramoto.order_parameter(angles)
-        self.sync.append(r)
-        self.gaps.append(kuramoto.largest_gap(angles))
-        if fusion.max == 0.0:
-            return
-        self.consensus.follow(
-            [t.member for t in living], rate=fusion.consensus_rate, steps=rung.steps
-        )
-        strengths = kuramoto.pull(angles, fusion.base, fusion.max)
-        for trial, strength in zip(living, strengths, strict=True):
-            self._try_fusion(trial, float(strength), rung)
+    def test_inheritance(self, on_step: Callable[[int, float], None]) -> tuple[TransferCheck, ...]:
+        """Give the child that inherited weights served worst a cold twin; none where all did well.
 
-    def _try_fusion(self, trial: Trial, strength: float, rung: Rung) -> None:
-        assert trial.nats is not None
-        before = self.consensus.pull(trial.member, strength=strength, steps=rung.steps)
-        fused = self.bench.measure(trial.member.model, self.bench.searched)
-        if float(fused.mean()) <= float(trial.nats.mean()):
-            self.accepted += 1
-            trial.nats = fused
-            rate = self.setting.settings.fusion.consensus_rate
-            self.hidden.append(kuramoto.hidden_lr_factor(rate, strength))
-        else:
-            self.refused += 1
-            restore(trial.member, before)
+        Both twins, of the child and of the control, are of the reduced size and cost its share.
+        """
+        suspects = [t for t in self.trials if t.above_frac > OFTEN and t.losses and t.gaps]
+        if self.setting.is_fresh or not suspects:
+            return ()
+        worst = max(suspects, key=lambda t: _mean_loss(t) - _mean_loss(self.control))
+        bench = self.bench.reduced(self.bench.config.search.scale)
+        steps = self.setting.rungs[0].steps
+        warm = np.array(worst.losses) - np.array(self.control.losses)
+        cold = []
+        for formula in (worst.candidate.formula, self.control.candidate.formula):
+            cold.append(self._cold_losses(bench, formula, steps, on_step))
+        self.steps += bench.charged(2 * steps)
+        return (
+            TransferCheck(
+                formula=worst.candidate.formula,
+                warm_nats=paired_interval(warm, np.zeros(steps)),
+                cold_nats=paired_interval(cold[0], cold[1]),
+                above_frac=worst.above_frac,
+                steps=2 * steps,
+            ),
+        )
+
+    def _cold_losses(
+        self, bench: Workbench, formula: str, steps: int, on_step: Callable[[int, float], None]
+    ) -> Nats:
+        losses: list[float] = []
+
+        def noted(index: int, loss: float) -> None:
+            losses.append(loss)
+            on_step(index, loss)
+
+        twin = bench.fresh_member(formula, "twin", *self.name)
+        batches = bench.train_batches("twin", *self.name)
+        twin.train(steps, batches, lambda step: warmup(bench.config, step), on_step=noted)
+        return np.array(losses)
 
 
 def run_generation(
@@ -235,38 +324,68 @@ def run_generation(
 ) -> tuple[Generation, Member, SearchState]:
     """Run one generation and return what it found, the line that goes on, and the search's state.
 
-    The line goes on with the winner's function and weights where one beat the control with
-    confidence, else with the control's; either way it keeps the steps it trained here.
+    After a warm generation the line goes on with the winner's function and weights where one beat
+    the control with confidence, else with the control's; either way it keeps the steps it trained
+    here. After a fresh one it goes on with its own weights, and with the winner's function.
     """
     began = time.perf_counter()
     config, plan = bench.config, setting.plan
+    state_seen, search, adaptation = _switched(bench, state, setting)
     proposal = propose(
-        state,
+        state_seen,
         parent=line.formula,
         n=setting.population,
         settings=setting.settings,
-        search=config.search,
-        adaptation=setting.adaptation,
+        search=search,
+        adaptation=adaptation,
         rng=generator(config.seed, "propose", plan.phase, plan.attempt, state.generations),
     )
-    population = Population(bench, line, setting, proposal)
+    population = Population(bench, line, setting, proposal, state.generations)
+    transfers: tuple[TransferCheck, ...] = ()
     for index, rung in enumerate(setting.rungs):
         population.drop_to(rung.members)
         population.climb(index, rung, on_step)
-        if index < len(setting.rungs) - 1:
-            population.fuse(rung)
-    won = select_winner(
-        [t.ranked for t in population.alive if t.ranked is not None],
-        n_batches=len(bench.searched),
-    )
-    winner = next(
-        (t for t in population.alive if won and t.candidate.formula == won.candidate.formula), None
-    )
+        if index == 0:
+            transfers = population.test_inheritance(on_step)
+        if population.coupling is not None and index < len(setting.rungs) - 1:
+            population.coupling.fuse(population.members, rung)
+    winner = _winner(population)
     for trial in population.alive:
         trial.fate = "won" if trial is winner else "survived"
-    kept = winner or population.control
-    generation = _told(population, proposal, state, winner, time.perf_counter() - began)
-    return generation, kept.member, tell(state, generation)
+    generation = _told(population, proposal, state, winner, transfers, time.perf_counter() - began)
+    if not setting.is_fresh:
+        line = (winner or population.control).member
+    elif winner is not None:
+        line = line.fork(winner.candidate.formula)
+    return generation, line, tell(state, generation)
+
+
+def _switched(
+    bench: Workbench, state: SearchState, setting: Setting
+) -> tuple[SearchState, SearchSettings, Adaptation]:
+    """Return what proposing goes by, without the mechanisms that are switched off."""
+    config, search, adaptation = bench.config, bench.config.search, setting.adaptation
+    if not config.has("crossover"):
+        search = search.model_copy(update={"crossover": 0.0})
+    if not config.has("immigrants"):
+        adaptation = adaptation.model_copy(update={"immigrants": 0.0})
+    if not config.has("pressure"):
+        state = state.model_copy(update={"pressure": Pressure()})
+    return state, search, adaptation
+
+
+def _winner(population: Population) -> Trial | None:
+    won = select_winner(
+        [t.ranked for t in population.alive if t.ranked is not None],
+        n_batches=len(population.bench.searched),
+        training_noise_nats=(
+            FRESH_NOISE_NATS if population.setting.is_fresh else TRAINING_NOISE_NATS
+        ),
+        free_energy=population.bench.config.search.free_energy,
+    )
+    return next(
+        (t for t in population.alive if won and t.candidate.formula == won.candidate.formula), None
+    )
 
 
 def plan_rungs(bench: Workbench, settings: PhaseSettings, population: int) -> tuple[Rung, ...]:
@@ -285,31 +404,33 @@ def _told(
     proposal: Proposal,
     state: SearchState,
     winner: Trial | None,
+    transfers: tuple[TransferCheck, ...],
     seconds: float,
 ) -> Generation:
-    setting = population.setting
+    setting, coupling = population.setting, population.coupling
     members = tuple(_record(trial) for trial in population.trials)
     formulas = [t.candidate.formula for t in population.trials]
+    own = population.control.candidate.formula
+    fused = coupling.told(population.members) if coupling is not None else {}
+    is_fresh = setting.is_fresh
     return Generation(
         phase=setting.plan.phase,
         attempt=setting.plan.attempt,
         index=state.generations,
-        parent=population.control.candidate.formula,
+        parent=own,
         members=members,
-        winner=winner.candidate.formula if winner else population.control.candidate.formula,
+        winner=winner.candidate.formula if winner else own,
         found=winner is not None,
-        front_moved=front_after(state, members, parent=population.control.candidate.formula),
+        front_moved=front_after(state, members, parent=own),
         proposals=proposal.proposals,
         duplicates=proposal.duplicates,
         diversity=diversity([parse(name) for name in formulas]),
-        sync=tuple(population.sync),
-        angle_gaps=tuple(population.gaps),
-        fusions_accepted=population.accepted,
-        fusions_refused=population.refused,
-        hidden_lr_factor=float(np.mean(population.hidden)) if population.hidden else 1.0,
-        steps=population.steps,
-        steps_kept=population.control.steps,
+        transfers=transfers,
+        start=setting.settings.start,
+        steps=population.bench.charged(population.steps) if is_fresh else population.steps,
+        steps_kept=0 if is_fresh else population.control.steps,
         seconds=seconds,
+        **fused,
     )
 
 
@@ -320,6 +441,8 @@ def _record(trial: Trial) -> MemberRecord:
         rung=trial.rung,
         rank_value=trial.ranked.rank_value if trial.ranked else 0.0,
         novelty=trial.ranked.novelty if trial.ranked else 0.0,
+        gaps=tuple(trial.gaps),
+        above_frac=trial.above_frac,
         fate=trial.fate,
     )
 
@@ -327,6 +450,10 @@ def _record(trial: Trial) -> MemberRecord:
 def _mean(trial: Trial) -> float:
     assert trial.nats is not None
     return float(trial.nats.mean())
+
+
+def _mean_loss(trial: Trial) -> float:
+    return float(np.mean(trial.losses))
 
 
 def _rank_value(trial: Trial) -> float:

@@ -31,7 +31,7 @@ from symbio_core.runner.generation import Setting, plan_rungs, run_generation
 from symbio_core.runner.pace import Pace
 from symbio_core.runner.vault import Snapshot, Vault
 from symbio_core.runner.workbench import Workbench
-from symbio_core.search import SearchState, generation_cost, levels, should_explore
+from symbio_core.search import SearchState, levels, should_explore
 from symbio_core.search import pressure as pressures
 from symbio_core.training import Member, lr_factor
 from symbio_core.training.schedule import warmup
@@ -212,7 +212,7 @@ class PhaseRun:
     # --- search
 
     def _buys_generation(self) -> bool:
-        if not self.settings.population:
+        if not self.settings.population or not self.bench.config.has("search"):
             return False
         search = self.bench.config.search
         if not should_explore(
@@ -223,11 +223,13 @@ class PhaseRun:
             attempt=self.plan.attempt,
         ):
             return False
-        cost = generation_cost(plan_rungs(self.bench, self.settings, self._population()))
+        cost = lifecycle.generation_price(self.bench.config, self.settings, self._population())
         allowance = search.exploration_frac * self._train_steps
         return self.at.explored + cost <= allowance and self.at.spent + cost <= self._train_steps
 
     def _population(self) -> int:
+        if not self.bench.config.has("pressure"):
+            return self.settings.population
         return pressures.population(self.search.pressure, self.settings.population)
 
     def _generation(self) -> None:
@@ -260,18 +262,13 @@ class PhaseRun:
         return len(PROBE_FACTORS) * PROBE_STEPS
 
     def _may_still_probe(self) -> bool:
-        return (
-            self.at.lr_probe is None
-            and self._is_flat()
-            and self.at.spent + self._probe_cost < self._train_steps
-        )
+        return self._needs_probe() and self.at.spent + self._probe_cost < self._train_steps
 
     def _wants_probe(self) -> bool:
-        return (
-            self.at.lr_probe is None
-            and self._is_flat()
-            and self.at.spent + self._probe_cost == self._train_steps
-        )
+        return self._needs_probe() and self.at.spent + self._probe_cost == self._train_steps
+
+    def _needs_probe(self) -> bool:
+        return self.bench.config.has("probe") and self.at.lr_probe is None and self._is_flat()
 
     def _is_flat(self) -> bool:
         # A probe costs steps, so it is bought only when the later half of the phase stood still.
@@ -308,8 +305,7 @@ class PhaseRun:
         fixed = fixed_functions(gated=config.model.ffn == "gated")
         champion = self._champion(set(fixed.values()))
         entries = len({champion, *fixed.values()})
-        warm = 2 * config.confirm.warm_steps
-        each = (self.plan.confirm_steps - warm) // (entries * config.confirm.seeds)
+        each = lifecycle.final_steps(config, self.plan.confirm_steps, entries)
         if self.at.confirmation is None and each >= 1:
             found = confirm(self.bench, champion, each, self._reporter("confirming"))
             self._update(confirmation=found, confirm_steps=self.at.confirm_steps + found.steps)

@@ -136,7 +136,7 @@ class Vault:
     ) -> CheckpointRef:
         bench = self.bench
         losses = {"live": bench.measure(member.model, bench.validation)}
-        if member.ema:
+        if member.ema and bench.config.has("averaging"):
             losses["ema"] = bench.measure(member.averaged(), bench.validation)
         serves = min(losses, key=lambda name: np.nan_to_num(losses[name].mean(), nan=np.inf))
         nats: Sequence[float] = [float(x) for x in losses[serves]]

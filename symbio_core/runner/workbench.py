@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from symbio_core import corpus
-from symbio_core.config import RunConfig
+from symbio_core.activations import parse, relative_cost
+from symbio_core.config import STEP_WORK, RunConfig
 from symbio_core.gates import Reference
 from symbio_core.model import GPT
 from symbio_core.streams import seed_for
@@ -34,6 +37,8 @@ class Workbench:
 
     def __init__(self, config: RunConfig, cache: Path, tokenizer_json: str | None = None) -> None:
         self.config = config
+        self.cost = 1.0
+        """What a step costs here, in steps of the run's own model."""
         self.device: Device = prepare_device(config.compute)
         self.data = corpus.prepare(
             config.data,
@@ -52,6 +57,28 @@ class Workbench:
         self.prompts = self._prompts()
         """The battery's: the person's own, or first turns of held-out documents. Found now, so that
         a file that will not do is refused before anything is trained."""
+
+    def reduced(self, scale: float) -> Workbench:
+        """Return a bench for a model ``scale`` times as deep and wide; data and batches are shared.
+
+        Its steps are counted by their cost: the multiply-adds of its model over the run's own.
+        """
+        other = copy.copy(self)
+        model = self.config.model.reduced(scale)
+        other.config = self.config.model_copy(update={"model": model})
+        other.cost = self.config.step_cost(scale)
+        return other
+
+    def charged(self, steps: int) -> int:
+        """Return what ``steps`` here come to in steps of the run's own model, rounded up."""
+        return math.ceil(steps * self.cost - 1e-9)
+
+    def function_cost(self, formula: str, other: str) -> float:
+        """Return what a step with one function costs over one with another (1 = the same)."""
+        model = self.config.model
+        hidden = model.n_layer * round(model.ffn_ratio * model.n_embd)
+        work = model.work(self.n_vocab) + STEP_WORK / self.tokens_per_step
+        return relative_cost(parse(formula), parse(other), work=work, hidden=hidden)
 
     @property
     def n_vocab(self) -> int:

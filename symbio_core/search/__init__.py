@@ -24,9 +24,10 @@ from symbio_core.search.state import (
     should_explore,
     tell,
 )
-from symbio_core.search.uncertainty import TRAINING_NOISE_NATS, widened
+from symbio_core.search.uncertainty import FRESH_NOISE_NATS, TRAINING_NOISE_NATS, widened
 
 __all__ = [
+    "FRESH_NOISE_NATS",
     "TRAINING_NOISE_NATS",
     "HallEntry",
     "Pressure",

@@ -17,7 +17,9 @@ from symbio_core.activations import (
     Leaf,
     Limits,
     NoMutation,
+    Scale,
     Square,
+    canonical,
     crossover,
     distance,
     formula,
@@ -82,9 +84,10 @@ def propose(
 ) -> Proposal:
     """Return the candidates of the next generation.
 
-    The first generation of a run holds founders: the fixed functions, then small products and
-    squares as different from each other as can be. Later ones hold up to a quarter of elites that
-    may still be better than the line, a share of random immigrants, and offspring for the rest.
+    The first generation of a run holds founders: the fixed functions, relu and gelu with a second
+    term, then small products and squares as different from each other as can be. Later ones hold
+    up to a quarter of elites that may still be better than the line, a share of random immigrants,
+    and offspring for the rest.
     All are different functions, none is the parent's, and none but the elites was tried before.
 
     Args:
@@ -288,6 +291,11 @@ def _founders(parent: str, n: int, pool: Sequence[str], limits: Limits) -> Itera
         if distance(expr, chosen[0]) > DISTINCT and within(expr, limits):
             chosen.append(expr)
             yield expr, "founder", ()
+    for expr in _companions(pool):
+        is_new = min(distance(expr, other) for other in chosen) > DISTINCT
+        if is_new and within(expr, limits) and rejection(expr) is None:
+            chosen.append(expr)
+            yield expr, "founder", ()
     left = [e for e in _small(pool, limits) if not isinstance(e, Add)]
     while left and len(chosen) <= n:
         farthest = max(left, key=lambda e: min(distance(e, other) for other in chosen))
@@ -295,6 +303,19 @@ def _founders(parent: str, n: int, pool: Sequence[str], limits: Limits) -> Itera
         if min(distance(farthest, other) for other in chosen) > DISTINCT:
             chosen.append(farthest)
             yield farthest, "founder", ()
+
+
+def _companions(pool: Sequence[str]) -> Iterator[Expression]:
+    """Yield gelu and relu with a second term: g² − g, whose mean is near 0, and g − x/10.
+
+    A term is where learned constants have something to choose from.
+    """
+    for name in ("relu", "gelu"):
+        if name in pool:
+            leaf = Leaf(name)
+            yield canonical(Add(Square(leaf), Scale(-1.0, leaf)))
+            if "identity" in pool:
+                yield canonical(Add(leaf, Scale(-0.1, Leaf("identity"))))
 
 
 def _small(pool: Sequence[str], limits: Limits) -> list[Expression]:

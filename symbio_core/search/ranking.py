@@ -52,6 +52,7 @@ def rank(
     *,
     diversity_bonus: float,
     complexity_price: float,
+    free_energy: float = 0.0,
     distance: Distance = functional_distance,
 ) -> tuple[Ranked, ...]:
     """Order a generation's members, best first.
@@ -59,25 +60,31 @@ def rank(
     value = loss/spread − bonus·novelty + price·(nodes − 1). Loss is the paired difference to the
     control; spread is the generation's own (1.4826·MAD), but never below the median standard error
     of the scores, so that bonus and price keep their weight in a generation of near equals.
-    A loss that is not finite comes last.
+    The loss is taken at equal cost (`Score.judged`). One that is not finite comes last.
 
     Args:
         members: candidates with their scores (nats a token; lower is better).
         diversity_bonus: worth of novelty 1, in spreads.
         complexity_price: cost of a node beyond the first, in spreads.
+        free_energy: β of the free energy loss + β·weight entropy that stands for the loss.
         distance: functional distance of two formulas (0..1).
 
     Source:
         Rousseeuw & Croux (1993), Alternatives to the Median Absolute Deviation, JASA 88, for the
         spread. The rule itself is symbio's own.
     """
-    by_loss = sorted(members, key=lambda member: (_loss(member), member[0].nodes))
-    spread = _spread([score.loss_nats for _, score in by_loss])
+
+    def loss_of(member: tuple[Candidate, Score]) -> float:
+        value = member[1].judged(free_energy).value
+        return value if math.isfinite(value) else math.inf
+
+    by_loss = sorted(members, key=lambda member: (loss_of(member), member[0].nodes))
+    spread = _spread([score.judged(free_energy) for _, score in by_loss])
     ranked: list[Ranked] = []
     for index, (candidate, score) in enumerate(by_loss):
         better = [other.formula for other, _ in by_loss[:index]]
         novelty = min((distance(candidate.formula, other) for other in better), default=1.0)
-        loss = _loss((candidate, score)) / spread
+        loss = loss_of((candidate, score)) / spread
         price = complexity_price * (candidate.nodes - 1)
         value = loss - diversity_bonus * novelty + price
         ranked.append(Ranked(candidate=candidate, score=score, rank_value=value, novelty=novelty))
@@ -104,6 +111,7 @@ def select_winner(
     *,
     n_batches: int = EVAL_BATCHES,
     training_noise_nats: float = TRAINING_NOISE_NATS,
+    free_energy: float = 0.0,
 ) -> Ranked | None:
     """Return the member that takes over the main line, or None where the parent stays.
 
@@ -116,13 +124,19 @@ def select_winner(
         ranked: the members of the last rung, in any order.
         n_batches: evaluation batches behind each interval.
         training_noise_nats: standard deviation that repeating the training adds (nats a token).
+        free_energy: β of the free energy loss + β·weight entropy that stands for the loss.
     """
+    judged = {m.candidate.formula: m.score.judged(free_energy) for m in ranked}
+
+    def loss_of(member: Ranked) -> Interval:
+        return judged[member.candidate.formula]
+
     surely = [
         member
         for member in ranked
-        if math.isfinite(member.score.loss_nats.value)
+        if math.isfinite(loss_of(member).value)
         and widened(
-            member.score.loss_nats,
+            loss_of(member),
             comparisons=len(ranked),
             training_noise_nats=training_noise_nats,
             n_batches=n_batches,
@@ -130,14 +144,9 @@ def select_winner(
     ]
     if not surely:
         return None
-    best = min(surely, key=lambda member: member.score.loss_nats.value)
-    level = [m for m in surely if m.score.loss_nats.value <= best.score.loss_nats.high]
-    return min(level, key=lambda m: (m.candidate.nodes, m.score.loss_nats.value))
-
-
-def _loss(member: tuple[Candidate, Score]) -> float:
-    value = member[1].loss_nats.value
-    return value if math.isfinite(value) else math.inf
+    best = loss_of(min(surely, key=lambda member: loss_of(member).value))
+    level = [m for m in surely if loss_of(m).value <= best.high]
+    return min(level, key=lambda m: (m.candidate.nodes, loss_of(m).value))
 
 
 def _spread(losses: Sequence[Interval]) -> float:

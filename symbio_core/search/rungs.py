@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from symbio_core.records import Record
@@ -54,10 +55,16 @@ def rung_plan(
     return tuple(plan)
 
 
-def generation_cost(plan: Sequence[Rung]) -> int:
-    """Return the optimiser steps of a generation, summed over its members.
+def generation_cost(plan: Sequence[Rung], *, cost: float = 1.0, extra: int = 0) -> int:
+    """Return the optimiser steps of a generation, summed over its members, rounded up.
 
     One member more than the plan names is paid for: the control (the parent's own function), which
     trains through all rungs.
+
+    Args:
+        plan: the stages.
+        cost: what a member's step costs, in steps of the run's own model.
+        extra: more members that train through all rungs, such as an uncoupled twin.
     """
-    return sum((rung.members + 1) * rung.steps for rung in plan)
+    steps = sum((rung.members + 1 + extra) * rung.steps for rung in plan)
+    return math.ceil(steps * cost - 1e-9)

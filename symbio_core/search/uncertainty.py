@@ -16,6 +16,8 @@ TRAINING_NOISE_NATS = 0.004
 Measured on a 0.9 M parameter model: repeats move a difference by about 0.006 nat, and the mean
 absolute difference of two draws is 1.13 standard deviations. No interval from evaluation batches
 alone can see it."""
+FRESH_NOISE_NATS = 0.01
+"""The same of members that start from fresh weights of a small model (nats a token)."""
 
 
 def quantile(confidence: float, *, n_batches: int = EVAL_BATCHES, comparisons: int = 1) -> float:

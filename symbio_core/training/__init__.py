@@ -1,7 +1,7 @@
 """One step, one member, a population of members, fusion of weights, evaluation. Torch; no disk."""
 
 from symbio_core.training.device import Device, prepare_device
-from symbio_core.training.evaluation import Batch, bits_per_byte, losses_per_batch
+from symbio_core.training.evaluation import Batch, bits_per_byte, ffn_entropy, losses_per_batch
 from symbio_core.training.fusion import Consensus, restore
 from symbio_core.training.member import Member, Stretch
 from symbio_core.training.schedule import lr_factor
@@ -13,6 +13,7 @@ __all__ = [
     "Member",
     "Stretch",
     "bits_per_byte",
+    "ffn_entropy",
     "losses_per_batch",
     "lr_factor",
     "prepare_device",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from symbio_core.model import GPT
+from symbio_core.monitors import weight_entropy
 from symbio_core.training.device import Device
 
 Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
@@ -31,6 +32,13 @@ def losses_per_batch(
             losses.append(model.loss(ids_BT, targets_BT))
     model.train(was_training)
     return torch.stack(losses).double().cpu().numpy()
+
+
+@torch.no_grad()
+def ffn_entropy(model: GPT) -> float:
+    """Return the mean weight entropy of the FFN matrices (nats)."""
+    matrices = [p for name, p in model.named_parameters() if ".ffn." in name and p.ndim == 2]
+    return float(np.mean([weight_entropy(p.float().cpu().numpy()) for p in matrices]))
 
 
 def bits_per_byte(nats_per_token: float, n_tokens: int, n_bytes: int) -> float:

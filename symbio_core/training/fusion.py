@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from symbio_core.training.member import Member
+from symbio_core.training.member import LEARNED, Member
 
 
 class Consensus:
     """The averaged weights that members of one generation are pulled to."""
 
     def __init__(self, parent: Member) -> None:
-        self.weights: list[Tensor] = [p.detach().clone() for p in parent.model.parameters()]
+        self.weights: list[Tensor] = [p.detach().clone() for p in shared(parent)]
 
     @torch.no_grad()
     def follow(self, members: Sequence[Member], *, rate: float, steps: int) -> None:
         """Move towards the members' mean at ``rate`` a step, compounded over ``steps``."""
         share = compounded(rate, steps)
         for index, weight in enumerate(self.weights):
-            values = [list(m.model.parameters())[index].detach() for m in members]
+            values = [shared(m)[index].detach() for m in members]
             weight.lerp_(torch.stack(values).mean(dim=0), share)
 
     @torch.no_grad()
@@ -39,7 +39,7 @@ class Consensus:
     def pull(self, member: Member, *, strength: float, steps: int) -> list[Tensor]:
         """Pull a member towards the consensus; return the weights it had, to undo the pull."""
         share = compounded(strength, steps)
-        parameters = list(member.model.parameters())
+        parameters = shared(member)
         before = [p.detach().clone() for p in parameters]
         for parameter, weight in zip(parameters, self.weights, strict=True):
             parameter.lerp_(weight, share)
@@ -49,8 +49,13 @@ class Consensus:
 @torch.no_grad()
 def restore(member: Member, weights: Sequence[Tensor]) -> None:
     """Give a member back the weights it had before a refused fusion."""
-    for parameter, weight in zip(member.model.parameters(), weights, strict=True):
+    for parameter, weight in zip(shared(member), weights, strict=True):
         parameter.copy_(weight)
+
+
+def shared(member: Member) -> list[nn.Parameter]:
+    """Return the weights that members of all functions have: all but learned constants."""
+    return [p for name, p in member.model.named_parameters() if LEARNED not in name]
 
 
 def compounded(rate: float, steps: int) -> float:

@@ -18,6 +18,8 @@ from symbio_core.training.evaluation import Batch
 
 NORMS_KEPT = 64
 """Gradient norms remembered; their median is what a spike is measured against."""
+LEARNED = ".activation."
+"""In the names of a function's learned constants, and in no other name."""
 NORMS_NEEDED = 20
 """No step is called a spike before so many norms are known."""
 Arrays = dict[str, npt.NDArray[np.generic]]
@@ -149,10 +151,35 @@ class Member:
         return other
 
     def fork(self, formula: str | None = None) -> Member:
-        """Return an independent copy, with another activation where ``formula`` names one."""
-        return Member.from_arrays(
-            self.config, self.n_vocab, formula or self.formula, self.device, self.arrays()
-        )
+        """Return an independent copy, with another activation where ``formula`` names one.
+
+        Terms that both functions have keep what their constants have learned.
+        """
+        arrays = self.arrays()
+        if formula is None or formula == self.formula:
+            return Member.from_arrays(self.config, self.n_vocab, self.formula, self.device, arrays)
+        arrays = {key: array for key, array in arrays.items() if LEARNED not in key}
+        child = Member.from_arrays(self.config, self.n_vocab, formula, self.device, arrays)
+        child.inherit_terms(self)
+        return child
+
+    @torch.no_grad()
+    def inherit_terms(self, parent: Member) -> None:
+        """Take over what the constants of a parent's function have learned, averages too."""
+        for own, other in zip(self.model.activations, parent.model.activations, strict=True):
+            own.inherit(other)
+        if self.ema:
+            for average, (name, value) in zip(self.ema, self.model.named_parameters(), strict=True):
+                if LEARNED in name:
+                    average.copy_(value)
+
+    @torch.no_grad()
+    def renew_ffn(self, fresh: Member, share: float) -> None:
+        """Mix ``share`` (0..1) of another member's FFN weights into this one's."""
+        theirs = dict(fresh.model.named_parameters())
+        for name, parameter in self.model.named_parameters():
+            if ".ffn." in name and LEARNED not in name:
+                parameter.lerp_(theirs[name], share)
 
     def arrays(self) -> Arrays:
         """Return everything that training goes on from, as numpy arrays by name."""
@@ -195,10 +222,13 @@ class Member:
                 states.setdefault(name, {})[field] = torch.from_numpy(np.array(array))
         averages = []
         for name, parameter in self.model.named_parameters():
-            parameter.copy_(torch.from_numpy(np.array(arrays[f"weights/{name}"])))
+            if f"weights/{name}" in arrays or LEARNED not in name:
+                parameter.copy_(torch.from_numpy(np.array(arrays[f"weights/{name}"])))
             if f"ema/{name}" in arrays:
                 average = torch.from_numpy(np.array(arrays[f"ema/{name}"]))
                 averages.append(average.to(self.device.name))
+            else:
+                averages.append(parameter.detach().clone())
         self.ema = averages if self.ema else []
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
@@ -221,8 +251,9 @@ def _numpy(tensor: Tensor) -> npt.NDArray[np.generic]:
 
 def _optimisers(config: RunConfig, model: GPT, device: Device) -> list[torch.optim.Optimizer]:
     settings = config.optimiser
-    matrices = [(n, p) for n, p in model.named_parameters() if n.startswith("blocks.")]
-    tables = [(n, p) for n, p in model.named_parameters() if not n.startswith("blocks.")]
+    named = list(model.named_parameters())
+    matrices = [(n, p) for n, p in named if n.startswith("blocks.") and p.ndim == 2]
+    tables = [(n, p) for n, p in named if not (n.startswith("blocks.") and p.ndim == 2)]
     made: list[torch.optim.Optimizer] = []
     by_adamw = tables
     if settings.name == "muon":
@@ -230,8 +261,8 @@ def _optimisers(config: RunConfig, model: GPT, device: Device) -> list[torch.opt
         made.append(torch.optim.Muon([group], lr=settings.muon_lr, momentum=0.95))
     else:
         by_adamw = tables + matrices
-    decayed = [(n, p) for n, p in by_adamw if n.startswith("blocks.")]
-    plain = [(n, p) for n, p in by_adamw if not n.startswith("blocks.")]
+    decayed = [(n, p) for n, p in by_adamw if n.startswith("blocks.") and p.ndim == 2]
+    plain = [(n, p) for n, p in by_adamw if not (n.startswith("blocks.") and p.ndim == 2)]
     groups = [
         _group(members, settings.peak_lr, decay)
         for members, decay in ((plain, 0.0), (decayed, settings.weight_decay))

@@ -10,10 +10,16 @@ from hypothesis import strategies as st
 
 from symbio_core.config import PHASES, RunConfig, changed
 from symbio_core.errors import BudgetTooSmall
-from symbio_core.lifecycle import check_budget, confirm_steps_for, plan, smallest_budget, steps_for
+from symbio_core.lifecycle import (
+    check_budget,
+    confirm_steps_for,
+    generation_price,
+    plan,
+    smallest_budget,
+    steps_for,
+)
 from symbio_core.profiles import PROFILES
 from symbio_core.records import PhasePlan, RunState
-from symbio_core.search.rungs import generation_cost, rung_plan
 
 SEARCHING = ("primordial", "cambrian", "oxidation")
 share = st.integers(1, 100).map(lambda percent: percent / 100)
@@ -54,14 +60,8 @@ def pays_for_all(config: RunConfig) -> bool:
     """Whether each search phase can buy a whole generation, and the final its ten steps."""
     for planned in untroubled(config):
         numbers = config.phase(planned.phase)
-        search = config.search
-        cost = generation_cost(
-            rung_plan(
-                numbers.population, rungs=search.rungs, rung_steps=numbers.rung_steps,
-                keep_frac=search.keep_frac,
-            )
-        )  # fmt: skip
-        if cost > search.exploration_frac * (planned.steps - planned.confirm_steps):
+        cost = generation_price(config, numbers, numbers.population)
+        if cost > config.search.exploration_frac * (planned.steps - planned.confirm_steps):
             return False
         if planned.phase == "oxidation":
             final = planned.confirm_steps - 2 * config.confirm.warm_steps

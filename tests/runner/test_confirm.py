@@ -5,25 +5,36 @@ from __future__ import annotations
 import pytest
 
 from symbio_core.records import Contender, Effect, Interval
-from symbio_core.runner.confirm import _verdict, holm
+from symbio_core.runner.confirm import judged
 
 
-def told(difference: float, half: float, p_value: float) -> tuple[str, str]:
+def told(difference: float, half: float, p_value: float, *, slower: float = 1.1) -> tuple[str, str]:
     span = Interval(value=difference, low=difference - half, high=difference + half)
     own = Contender(
-        name="evolved", formula="gelu(x)²", nats=(3.0,), bpb=1.5 + difference, seconds_per_step=0.11
+        name="evolved",
+        formula="gelu(x)²",
+        nats=(3.0, 3.1, 2.9),
+        bpb=1.5 + difference,
+        seconds_per_step=0.11,
     )
-    fixed = Contender(name="ReLU²", formula="relu(x)²", nats=(3.0,), bpb=1.5, seconds_per_step=0.10)
+    fixed = Contender(
+        name="ReLU²",
+        formula="relu(x)²",
+        nats=(3.0, 3.1, 2.9),
+        bpb=1.5,
+        seconds_per_step=0.1,
+        cost=1.0 / slower,
+    )
     effect = Effect(against="ReLU²", loss_nats=span, bpb=span, p_value=p_value)
-    found = _verdict(
-        "gelu(x)²",
+    timed = effect.model_copy(update={"bpb": span.model_copy(update={"value": 0.011})})
+    found = judged(
         (own, fixed),
         (effect,),
+        (timed,) if slower != 1.0 else (),
         steps_each=80,
         steps=480,
-        seeds=3,
         seconds=9.0,
-        evolved=True,
+        scale=1.0,
     )
     return found.verdict, found.sentence
 
@@ -33,7 +44,7 @@ def told(difference: float, half: float, p_value: float) -> tuple[str, str]:
     [
         (-0.02, 0.005, 0.003, "evolved wins", "gelu(x)² beats ReLU² by 0.0200 bits a byte"),
         (+0.02, 0.005, 0.003, "fixed wins", "ReLU² beats gelu(x)² by 0.0200 bits a byte"),
-        (-0.02, 0.005, 0.08, "no difference", "No difference: keep ReLU²."),
+        (-0.02, 0.005, 0.08, "no difference", "No difference that is sure: keep ReLU²."),
         (-0.02, 0.030, 0.30, "no difference", "-0.0500 to +0.0100"),
     ],
 )
@@ -47,9 +58,6 @@ def test_the_verdict_needs_interval_and_corrected_p_value(
 
 
 def test_a_win_names_its_price() -> None:
-    assert "a step takes 10% more time" in told(-0.02, 0.005, 0.003)[1]
-
-
-def test_holm_steps_down() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    sentence = told(-0.02, 0.005, 0.003)[1]
+    assert "a step takes 10% more time, and at equal time it is +0.0110" in sentence
+    assert "a step takes as long" in told(-0.02, 0.005, 0.003, slower=1.0)[1]

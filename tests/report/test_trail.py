@@ -84,6 +84,17 @@ def test_a_change_is_felt_until_the_number_moves_again(life):
     assert [e.phase for e in rates[1].effects] == ["homeostasis"]
 
 
+def test_a_number_that_comes_back_to_the_same_place_is_another_changes_doing(life):
+    def at(attempt, lr_scale):
+        adaptation = changed(attempt.plan.adaptation, lr_scale=lr_scale)
+        return changed(attempt, plan=changed(attempt.plan, adaptation=adaptation))
+
+    places = [1.0, 1.0, 1.0, 1.0, 0.5, 0.75, 0.5, 0.5]
+    attempts = tuple(at(a, place) for a, place in zip(life.attempts, places, strict=True))
+    rate = next(c for c in life.report(attempts=attempts).applied if c.change.after == 0.5)
+    assert [(e.phase, e.attempt) for e in rate.effects] == [("oxidation", 1)]
+
+
 def test_phases_that_felt_the_same_are_told_together(life):
     assert "oxidation, endosymbiosis: 0.0020 → 0.0010" in trail_of(life)
     first, second, *rest = life.attempts

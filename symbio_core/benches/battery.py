@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from symbio_core.benches.real_text import BROKEN, COLLAGE, CORPORA, WRITERS, write, write_corpora
+from symbio_core.benches.real_text import BROKEN, CORPORA, WRITERS, write, write_corpora
 from symbio_core.config import RunConfig, changed
 from symbio_core.gates import Answer, judge_battery, score_battery
 from symbio_core.gates.battery import paired_quality
@@ -105,7 +105,7 @@ def ranked(bench: Workbench, good: GPT, poor: GPT, seed: int) -> dict[str, Batte
     lengths = [max(6, len(words_of(answer.text))) for answer in answers["trained"]]
     prompts = [answer.prompt for answer in answers["trained"]]
     found = {name: _scored(bench, given) for name, given in answers.items()}
-    for writer in (*WRITERS, *BROKEN, COLLAGE):
+    for writer in (*WRITERS, *BROKEN):
         if writer not in found:
             texts = write(writer, bench.data.splits, prompts, lengths, seed)
             ended = writer in {"echo", "two words", "punctuation", "stock answer"}
@@ -248,7 +248,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table("writer", *CORPORA, box=None)
-    for name in (*WRITERS, *BROKEN, COLLAGE):
+    for name in (*WRITERS, *BROKEN):
         cells = []
         for corpus in CORPORA:
             values = [row["quality"][name] for row in rows if row["corpus"] == corpus]

@@ -23,11 +23,9 @@ LEAST_WORDS = 15
 """Shorter paragraphs and functions are left out."""
 WRITERS = ("human", "trained", "undertrained", "shuffled", "letters", "repeated", "nothing")
 """From the best to the worst."""
-BROKEN = ("reciting", "loop", "echo", "stock answer", "two words", "punctuation")
-"""Degenerate models; each must stay below a trained one."""
-COLLAGE = "collage"
-"""Training text in pieces of five words, in any order. It is found out where people repeat each
-other less than that; in source code they do not."""
+BROKEN = ("reciting", "collage", "loop", "echo", "stock answer", "two words", "punctuation")
+"""Degenerate models, each of which must stay below a trained one. A collage is training text in
+pieces of five words."""
 
 
 def write_corpora(folder: Path) -> dict[str, str]:
@@ -107,7 +105,7 @@ def write(
     """Write one text a length as a person (from text that nobody read) or a broken machine would.
 
     Args:
-        writer: one of `WRITERS` that is no model, or of `BROKEN`, or `COLLAGE`.
+        writer: one of `WRITERS` that is no model, or of `BROKEN`.
         splits: people's texts come from `confirm`, recited ones from `train`.
         prompts: what each text answers.
         lengths: words of each text.
@@ -140,7 +138,7 @@ def write(
         return [" ".join(words[:1] * n) for words, n in first]
     if writer == "loop":
         return [" ".join((words[:6] * n)[:n]) for words, n in first]
-    assert writer == COLLAGE, writer
+    assert writer == "collage", writer
     pieces = [text.split()[i : i + 5] for text in read for i in range(0, max(lengths) - 5, 5)]
     return [
         " ".join(word for i in rng.permutation(len(pieces))[: 1 + n // 5] for word in pieces[i])

@@ -17,6 +17,7 @@ from symbio_core.gates.quality import (
     deviations,
     likeness,
     ordered,
+    original,
     parts_of,
     quality,
 )
@@ -55,9 +56,9 @@ def score_battery(
     To the parts of each text (`quality.score`) come two that only show among many. `diversity`:
     the share of an answer's three-word runs that no answer to another prompt has, over the share
     that human passages show among as many. `likeness`: how alike to human text all
-    answers to the other prompts are as a whole (`quality.likeness` × `quality.ordered`), which
-    tells what each prompt does to it. Words in runs copied from the prompt count as copied. Empty
-    answers and errors count 0 and are never left out.
+    answers to the other prompts are as a whole (`quality.likeness` × `ordered` × `original`),
+    which tells what each prompt does to it. Words in runs copied from the prompt count as copied.
+    Empty answers and errors count 0 and are never left out.
 
     Args:
         reference: human text of the corpus.
@@ -133,8 +134,12 @@ def _plain(text: str) -> str:
 
 
 def _echoed_frac(prompt: str, text: str) -> float:
-    runs = Source(words_of(_plain(prompt))).run_lengths(words_of(text))
-    return float((runs > 0).mean()) if len(runs) else 0.0
+    asked, words = words_of(_plain(prompt)), words_of(text)
+    runs = Source(asked).run_lengths(words)
+    # A prompt too short for a run is echoed where the answer begins with the whole of it.
+    if words[: len(asked)] == asked:
+        runs[: len(asked)] = len(asked)
+    return float((runs > 0).mean()) if words else 0.0
 
 
 def _numbered(samples: Iterable[Sample]) -> dict[tuple[str, float, int], Sample]:
@@ -160,6 +165,7 @@ def _likeness_of_the_others(
             row[:] = deviations(reference, measures, len(answer))
     lengths = np.array([len(answer) for answer in words], dtype=np.int64)
     gains = np.array([measures["gain"] for measures in found])
+    pasted = np.array([measures["pasted"] for measures in found])
     asked = np.array(prompts)
     alike: dict[int, float] = {}
     for prompt in dict.fromkeys(prompts):
@@ -168,8 +174,10 @@ def _likeness_of_the_others(
         at = at if at.any() else lengths > 0
         alike[prompt] = 0.0
         if at.any():
-            near = float(likeness(away[at].mean(axis=0), np.array(at.sum())))
-            alike[prompt] = near * ordered(reference, gains[at], lengths[at])
+            n = lengths[at]
+            near = float(likeness(away[at].mean(axis=0), np.array(len(n))))
+            whole = ordered(reference, gains[at], n) * original(reference, pasted[at], n)
+            alike[prompt] = near * whole
     return [alike[prompt] for prompt in prompts]
 
 

@@ -9,8 +9,7 @@ Khmer, Burmese) every character counts as one word: `words` then only sees chara
 corpus does not hold, and it is `fluency` and `order` that tell sense from nonsense. In source code,
 names and keywords are the words; punctuation and indentation are seen by `fluency` and `order`.
 Only the form of a text is measured, not whether what it says is true or answers the prompt. A
-collage of training text in pieces of two or three words is well formed and passes for good; so do
-longer pieces in corpora that repeat themselves much, as source code does.
+collage of training text in pieces of two or three words is well formed and passes for good.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ __all__ = [
     "deviations",
     "likeness",
     "ordered",
+    "original",
     "parts_of",
     "quality",
     "score",
@@ -150,6 +150,27 @@ def ordered(
     human = float(np.mean([n.mean["gain"] for n in norms]))
     chance = float(np.mean([n.spread["gain"] for n in norms])) / math.sqrt(len(norms))
     return max(FLOOR, _share(float(gains.mean()), human - chance))
+
+
+def original(
+    reference: Reference, pasted: npt.NDArray[np.float64], n_words: npt.NDArray[np.int64]
+) -> float:
+    """Say how much of many texts is their own, over what is people's own, at most 1.
+
+    Where people repeat each other, as in source code, one short text may be copied whole and prove
+    nothing; many of them may not.
+
+    Args:
+        reference: human text of the corpus.
+        pasted: share of each text's words in runs of four or more that the training text holds
+            (0..1), shape (n_texts,).
+        n_words: length of each text (words), shape (n_texts,), one text at least.
+    """
+    norms = [reference.norms(n) for n in n_words.tolist()]
+    human = float(np.mean([n.mean["pasted"] for n in norms]))
+    spread = float(np.mean([n.spread["pasted"] for n in norms]))
+    own = 1.0 - human - USUAL_SPREADS * spread / math.sqrt(len(norms))
+    return max(FLOOR, _share(1.0 - float(pasted.mean()), own)) if own > 0.0 else 1.0
 
 
 def likeness(means: npt.NDArray[np.float64], n: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -88,6 +88,16 @@ def test_a_parrot_of_its_prompt_is_worth_nothing(library: SimpleNamespace) -> No
     assert found.quality.value == 0.0
 
 
+@pytest.mark.parametrize("prompt", ["My lord?", "Who goes there?", "What is it that you say?"])
+def test_an_echo_is_found_whatever_the_length_of_the_prompt(
+    library: SimpleNamespace, prompt: str
+) -> None:
+    asked = f"<|user|> {prompt} <|assistant|>"
+    told = [Answer(i, asked, 0.7, prompt, None, True) for i in range(4)]
+    found = score_battery(library.reference("plays"), told, seed=1, confidence=0.95)
+    assert {sample.parts["copying"] for sample in found.samples} == {0.0}
+
+
 def test_errors_and_empty_answers_count_zero_and_are_kept(library: SimpleNamespace) -> None:
     answers = library.answers(library.written("plays", "human"))
     half = [

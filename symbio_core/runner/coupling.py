@@ -62,7 +62,7 @@ class Coupling:
 
     def fuse(self, living: Sequence[Trial], rung: Rung) -> None:
         """Advance the phases, then pull each member to the consensus where that does no harm."""
-        fusion, has = self.setting.settings.fusion, self.bench.config.has
+        fusion = self.setting.settings.fusion
         angles = self._advanced(living, rung)
         r, _ = kuramoto.order_parameter(angles)
         self.sync.append(r)
@@ -73,11 +73,15 @@ class Coupling:
             [t.member for t in living], rate=fusion.consensus_rate, steps=rung.steps
         )
         self.entropies.append(self._consensus_entropy(living[0].member))
-        pulls = kuramoto.pull(angles, fusion.base, fusion.max)
-        if not has("kuramoto"):
-            pulls = np.full(len(living), (fusion.base + fusion.max) / 2)
-        for trial, strength in zip(living, pulls, strict=True):
+        for trial, strength in zip(living, self.strengths(angles), strict=True):
             self._try(trial, float(strength), rung)
+
+    def strengths(self, angles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return each member's pull, shape (n_members,), share a step; alike without Kuramoto."""
+        fusion = self.setting.settings.fusion
+        if not self.bench.config.has("kuramoto"):
+            return np.full(len(angles), (fusion.base + fusion.max) / 2)
+        return kuramoto.pull(angles, fusion.base, fusion.max)
 
     def _advanced(self, living: Sequence[Trial], rung: Rung) -> npt.NDArray[np.float64]:
         rng = generator(self.bench.config.seed, "angles", *self.name)

@@ -48,7 +48,7 @@ from symbio_core.search import (
     tell,
 )
 from symbio_core.streams import generator
-from symbio_core.training import Member, Stretch, ffn_entropy
+from symbio_core.training import Member, Stretch, adopt_shadow, ffn_entropy
 from symbio_core.training.schedule import warmup
 
 LAST_RUNG_LR = 0.2
@@ -355,6 +355,8 @@ def run_generation(
     generation = _told(population, proposal, state, winner, transfers, time.perf_counter() - began)
     if not setting.is_fresh:
         line = (winner or population.control).member
+        if population.coupling is not None:
+            adopt_shadow(line, population.coupling.consensus)
     elif winner is not None:
         line = line.fork(winner.candidate.formula)
     return generation, line, tell(state, generation)

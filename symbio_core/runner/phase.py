@@ -186,6 +186,8 @@ class PhaseRun:
             skipped=self.at.skipped + stretch.skipped,
             clipped=self.at.clipped + stretch.clipped,
         )
+        if self.bench.config.has("fusion"):
+            self.line.follow_shadow(self.settings.fusion.consensus_rate, stretch.steps)
         if self.at.line_steps % every == 0 or self.at.spent >= self._train_steps:
             self._evaluate()
 
@@ -327,6 +329,12 @@ class PhaseRun:
         rival = min(confirmation.contenders, key=lambda c: c.bpb).formula
         steps = self.bench.config.confirm.warm_steps
         self._update(warm_done=True)
+        if confirmation.verdict == "fixed wins" and self.line.formula == confirmation.winner:
+            # An evolved function that lost for sure is not trained on, however well it sits now.
+            self.line = self.line.fork(rival)
+            self._evaluate()
+            self._say(f"the final is lost: the main line goes on with {rival}")
+            return
         if rival == self.line.formula or steps == 0:
             return
         lr = self._lr(self.at.spent, self.line.line_step)

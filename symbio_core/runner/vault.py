@@ -114,10 +114,11 @@ class Vault:
         )
 
     def load_model(self, ref: str) -> GPT:
-        """Return the model a checkpoint serves: its averaged or its live weights."""
+        """Return the model a checkpoint serves: its live, averaged or shadow weights."""
         loaded = self.checkpoints.load(ref)
         member = self._member(loaded.manifest.meta["formula"], loaded.arrays("member"))
-        return member.averaged() if loaded.manifest.meta["serves"] == "ema" else member.model
+        serves = loaded.manifest.meta["serves"]
+        return member.model if serves == "live" else member.averaged(serves)
 
     def _member(self, formula: str, arrays: Mapping[str, Any]) -> Member:
         bench = self.bench
@@ -138,6 +139,8 @@ class Vault:
         losses = {"live": bench.measure(member.model, bench.validation)}
         if member.ema and bench.config.has("averaging"):
             losses["ema"] = bench.measure(member.averaged(), bench.validation)
+        if member.shadow and bench.config.has("fusion"):
+            losses["shadow"] = bench.measure(member.averaged("shadow"), bench.validation)
         serves = min(losses, key=lambda name: np.nan_to_num(losses[name].mean(), nan=np.inf))
         nats: Sequence[float] = [float(x) for x in losses[serves]]
         val_bpb = bench.bpb(sum(nats) / len(nats), bench.validation)

@@ -2,7 +2,7 @@
 
 from symbio_core.training.device import Device, prepare_device
 from symbio_core.training.evaluation import Batch, bits_per_byte, ffn_entropy, losses_per_batch
-from symbio_core.training.fusion import Consensus, restore
+from symbio_core.training.fusion import Consensus, adopt_shadow, restore
 from symbio_core.training.member import Member, Stretch
 from symbio_core.training.schedule import lr_factor
 
@@ -12,6 +12,7 @@ __all__ = [
     "Device",
     "Member",
     "Stretch",
+    "adopt_shadow",
     "bits_per_byte",
     "ffn_entropy",
     "losses_per_batch",

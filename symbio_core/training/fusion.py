@@ -53,6 +53,17 @@ def restore(member: Member, weights: Sequence[Tensor]) -> None:
         parameter.copy_(weight)
 
 
+@torch.no_grad()
+def adopt_shadow(member: Member, consensus: Consensus) -> None:
+    """Make the consensus the shadow of a member."""
+    member.follow_shadow(0.0, 1)
+    names = [name for name, _ in member.model.named_parameters()]
+    weights = iter(consensus.weights)
+    for name, average in zip(names, member.shadow, strict=True):
+        if LEARNED not in name:
+            average.copy_(next(weights))
+
+
 def shared(member: Member) -> list[nn.Parameter]:
     """Return the weights that members of all functions have: all but learned constants."""
     return [p for name, p in member.model.named_parameters() if LEARNED not in name]

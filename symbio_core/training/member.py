@@ -55,6 +55,8 @@ class Member:
         self.optimisers = _optimisers(config, self.model, device)
         decay = config.optimiser.ema_decay
         self.ema = [p.detach().clone() for p in self.model.parameters()] if decay else []
+        self.shadow: list[Tensor] = []
+        """Consensus weights that are judged beside the live ones; empty where nothing is fused."""
         self.norms: list[float] = []
         self.line_step = 0
 
@@ -141,11 +143,23 @@ class Member:
             torch._foreach_lerp_(self.ema, list(self.model.parameters()), 1.0 - decay)
 
     @torch.no_grad()
-    def averaged(self) -> GPT:
-        """Return a copy of the model that holds the averaged weights."""
+    def follow_shadow(self, rate: float, steps: int) -> None:
+        """Move the shadow towards the live weights at ``rate`` a step, compounded over ``steps``.
+
+        A line that trains alone is a population of one, and its consensus a slow average of it.
+        """
+        live: list[Tensor] = list(self.model.parameters())
+        if not self.shadow:
+            self.shadow = [p.detach().clone() for p in live]
+        torch._foreach_lerp_(self.shadow, live, 1.0 - (1.0 - rate) ** steps)
+
+    @torch.no_grad()
+    def averaged(self, kind: str = "ema") -> GPT:
+        """Return a copy of the model that holds the ``ema`` or the ``shadow`` weights."""
+        average = self.ema if kind == "ema" else self.shadow
         other = GPT(self.config.model, self.n_vocab, self.formula, 0).to(self.device.name)
         for target, value in zip(
-            other.parameters(), self.ema or self.model.parameters(), strict=True
+            other.parameters(), average or self.model.parameters(), strict=True
         ):
             target.copy_(value)
         return other
@@ -188,8 +202,9 @@ class Member:
         owner: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
         for name, parameter in self.model.named_parameters():
             arrays[f"weights/{name}"] = _numpy(parameter)
-        for name, average in zip(names, self.ema, strict=False):
-            arrays[f"ema/{name}"] = _numpy(average)
+        for kind, averages in (("ema", self.ema), ("shadow", self.shadow)):
+            for name, average in zip(names, averages, strict=False):
+                arrays[f"{kind}/{name}"] = _numpy(average)
         for optimiser in self.optimisers:
             for weight, state in optimiser.state.items():
                 for key, value in state.items():
@@ -220,16 +235,12 @@ class Member:
             if key.startswith("optimiser/"):
                 _, name, field = key.split("/")
                 states.setdefault(name, {})[field] = torch.from_numpy(np.array(array))
-        averages = []
         for name, parameter in self.model.named_parameters():
             if f"weights/{name}" in arrays or LEARNED not in name:
                 parameter.copy_(torch.from_numpy(np.array(arrays[f"weights/{name}"])))
-            if f"ema/{name}" in arrays:
-                average = torch.from_numpy(np.array(arrays[f"ema/{name}"]))
-                averages.append(average.to(self.device.name))
-            else:
-                averages.append(parameter.detach().clone())
-        self.ema = averages if self.ema else []
+        has_shadow = any(key.startswith("shadow/") for key in arrays)
+        self.ema = self._averages("ema", arrays) if self.ema else []
+        self.shadow = self._averages("shadow", arrays) if has_shadow else []
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 for name, parameter in zip(group["names"], group["params"], strict=True):
@@ -243,6 +254,15 @@ class Member:
                         }
         self.norms = [float(norm) for norm in arrays["norms"]]
         self.line_step = int(arrays["line_step"])
+
+    def _averages(self, kind: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> list[Tensor]:
+        """Return the averages of ``kind``; a new function's constants begin as they are."""
+        found = []
+        for name, parameter in self.model.named_parameters():
+            stored = arrays.get(f"{kind}/{name}")
+            value = parameter.detach() if stored is None else torch.from_numpy(np.array(stored))
+            found.append(value.clone().to(self.device.name))
+        return found
 
 
 def _numpy(tensor: Tensor) -> npt.NDArray[np.generic]:

@@ -329,7 +329,8 @@ class PhaseRun:
         rival = min(confirmation.contenders, key=lambda c: c.bpb).formula
         steps = self.bench.config.confirm.warm_steps
         self._update(warm_done=True)
-        if confirmation.verdict == "fixed wins" and self.line.formula == confirmation.winner:
+        fixed = fixed_functions(gated=self.bench.config.model.ffn == "gated").values()
+        if confirmation.verdict == "fixed wins" and self.line.formula not in fixed:
             # An evolved function that lost for sure is not trained on, however well it sits now.
             self.line = self.line.fork(rival)
             self._evaluate()

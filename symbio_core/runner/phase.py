@@ -30,6 +30,7 @@ from symbio_core.runner.confirm import confirm, fixed_functions
 from symbio_core.runner.generation import Setting, plan_rungs, run_generation
 from symbio_core.runner.pace import Pace
 from symbio_core.runner.vault import Snapshot, Vault
+from symbio_core.runner.watching import Watch
 from symbio_core.runner.workbench import Workbench
 from symbio_core.search import SearchState, levels, should_explore
 from symbio_core.search import pressure as pressures
@@ -63,6 +64,7 @@ class PhaseProgress(Record):
     lr_probe: tuple[float, float, float] | None = None
     lr_probe_ci: float = 0.0
     best_nats: tuple[float, ...] = ()
+    watch: Watch = Watch()
     seconds: float = 0.0
     """Wall time of earlier processes at this attempt (s)."""
 
@@ -108,7 +110,8 @@ class PhaseRun:
         if snapshot.progress is not None:
             self.at = PhaseProgress.model_validate(snapshot.progress)
         else:
-            self.at = PhaseProgress(start=start, spent_before=spent_before)
+            watch = Watch(first_step=self.line.line_step)
+            self.at = PhaseProgress(start=start, spent_before=spent_before, watch=watch)
             self._evaluate()
         self.saved_at = self.at.spent
         self.stopped = ""
@@ -185,6 +188,7 @@ class PhaseRun:
             line_steps=self.at.line_steps + stretch.steps,
             skipped=self.at.skipped + stretch.skipped,
             clipped=self.at.clipped + stretch.clipped,
+            watch=self.at.watch.after(stretch),
         )
         if self.bench.config.has("fusion"):
             self.line.follow_shadow(self.settings.fusion.consensus_rate, stretch.steps)
@@ -415,6 +419,7 @@ class PhaseRun:
             clipped=at.clipped,
             lr_probe=at.lr_probe,
             lr_probe_ci=at.lr_probe_ci,
+            alarms=at.watch.alarms(),
             tokens=at.spent * self.bench.tokens_per_step,
             seconds=self.pace.phase_seconds,
         )

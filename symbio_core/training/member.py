@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,12 @@ class Stretch:
     loss: float = float("nan")
     """Loss of the last step (nats a token)."""
     seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    """Loss of every step (nats a token)."""
+    norms: list[float] = field(default_factory=list)
+    """Gradient norm of every step, before clipping."""
+    paces: list[float] = field(default_factory=list)
+    """Wall time of every step (s)."""
 
 
 class Member:
@@ -89,9 +95,13 @@ class Member:
         stretch = Stretch()
         self.model.train()
         for index in range(steps):
-            loss, skipped, clipped = self._step(
+            at = time.perf_counter()
+            loss, norm, skipped, clipped = self._step(
                 batch_at(self.line_step), lr_at(self.line_step), clip_scale
             )
+            stretch.losses.append(loss)
+            stretch.norms.append(norm)
+            stretch.paces.append(time.perf_counter() - at)
             self.line_step += 1
             stretch.steps += 1
             stretch.skipped += skipped
@@ -104,7 +114,7 @@ class Member:
         stretch.seconds = time.perf_counter() - began
         return stretch
 
-    def _step(self, batch: Batch, lr: float, clip_scale: float) -> tuple[float, bool, bool]:
+    def _step(self, batch: Batch, lr: float, clip_scale: float) -> tuple[float, float, bool, bool]:
         ids_BT = torch.from_numpy(batch[0]).to(self.device.name)
         targets_BT = torch.from_numpy(batch[1]).to(self.device.name)
         with self.device.autocast():
@@ -124,7 +134,7 @@ class Member:
             self.norms = [*self.norms, norm][-NORMS_KEPT:]
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
-        return value, skipped, not skipped and norm > limit
+        return value, norm, skipped, not skipped and norm > limit
 
     def _is_spike(self, loss: float, norm: float) -> bool:
         if not (np.isfinite(loss) and np.isfinite(norm)):

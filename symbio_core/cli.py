@@ -84,7 +84,7 @@ def run(
         "seed": seed,
         "start_from": start_from,
         "storage.root": storage,
-        "without": [name.strip() for name in without.split(",")] if without else None,
+        "without": _names(without),
     }
     changes |= {key: value for key, value in named.items() if value is not None}
     changes |= dict(_assignment(text) for text in settings or [])
@@ -230,6 +230,46 @@ def bench(
         out.print(f"figures written to {json_file}")
 
 
+@app.command("null-search")
+def null_search(
+    corpus: Annotated[
+        str | None, typer.Option(help="`shakespeare`, a UTF-8 text file, or a folder of them.")
+    ] = None,
+    profile_name: Annotated[
+        str, typer.Option("--profile", help=f"Preset to start from: {', '.join(PROFILES)}.")
+    ] = "demo",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")
+    ] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="TOML file with settings, applied before --set.")
+    ] = None,
+    without: Annotated[
+        str | None, typer.Option(help="Mechanisms to switch off, e.g. fusion,diversity.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Searches.")] = 20,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Searches at once, one CPU thread each when more than one.")
+    ] = 1,
+    storage: Storage = "storage/benches",
+) -> None:
+    """Ask how often your settings claim a winner where scores are dealt out at random."""
+    from symbio_core import benches
+
+    changes: dict[str, Any] = _from_toml(config_file) if config_file is not None else {}
+    named = {"data.corpus": corpus, "storage.root": storage, "without": _names(without)}
+    changes |= {key: value for key, value in named.items() if value is not None}
+    changes |= dict(_assignment(text) for text in settings or [])
+    found = benches.run(
+        "null-search",
+        changed(profile(profile_name), changes),
+        seeds=seeds,
+        jobs=jobs,
+        say=lambda line: out.print(line, markup=False, soft_wrap=True),
+    )
+    out.print(found.data["sentence"], markup=False, soft_wrap=True)
+
+
 @app.command()
 def up(
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of Prefect's server.")] = 4200,
@@ -321,6 +361,10 @@ def _has_application() -> bool:
 def _show_result(verdict: str, where: Path) -> None:
     out.print(f"report  {where}", markup=False, soft_wrap=True)
     out.print(f"verdict {verdict}", markup=False, soft_wrap=True)
+
+
+def _names(listed: str | None) -> list[str] | None:
+    return [name.strip() for name in listed.split(",")] if listed else None
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from symbio_core.benches import battery, efficacy, orchestration, steps
+from symbio_core.benches import ablation, battery, efficacy, null_search, orchestration, steps
 from symbio_core.config import RunConfig
 from symbio_core.errors import ConfigError
 
@@ -32,9 +32,13 @@ class Bench:
 
 
 BENCHES = {
+    "ablation": Bench("what each mechanism contributes at equal budget", ablation.measure),
     "battery": Bench("order, intervals and false alarms of the text gates", battery.measure),
     "efficacy": Bench(
         "symbio against GELU, SiLU and ReLU² at equal steps and equal seconds", efficacy.measure
+    ),
+    "null-search": Bench(
+        "how often a search with shuffled scores claims a winner", null_search.measure
     ),
     "orchestration": Bench("Prefect's share of a run's wall time", orchestration.measure),
     "steps": Bench("what a training step costs, by optimiser and function", steps.measure),

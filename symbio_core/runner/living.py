@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from symbio_core.records import Decision, PhasePlan
 from symbio_core.report import FinalReport
 from symbio_core.runner.run import Run
 
@@ -13,12 +14,19 @@ def live(run: Run) -> FinalReport:
     """
     while (plan := run.plan_next()) is not None:
         run.train(plan)
-        run.write_battery(plan)
-        verdicts = (
-            *run.judge_battery(plan),
-            *run.judge_overfitting(plan),
-            *run.judge_plateau(plan),
-        )
-        if run.decide(plan, verdicts).kind == "ask":
-            run.decide(plan, verdicts, choice="continue")
+        judge(run, plan)
     return run.finish()
+
+
+def judge(run: Run, plan: PhasePlan) -> Decision:
+    """Put a trained phase through its gates and go where the decision leads."""
+    run.write_battery(plan)
+    verdicts = (
+        *run.judge_battery(plan),
+        *run.judge_overfitting(plan),
+        *run.judge_plateau(plan),
+    )
+    decision = run.decide(plan, verdicts)
+    if decision.kind == "ask":
+        decision = run.decide(plan, verdicts, choice="continue")
+    return decision

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from symbio_core import lifecycle
 from symbio_core.config import RunConfig, changed, checked
 from symbio_core.errors import ConfigError, UnknownRun
-from symbio_core.runner.run import Run
+from symbio_core.runner.run import FIRST_FUNCTION, Run
 from symbio_core.storage import ObjectStore, RunStore, list_runs, open_store
 
 BYTES_A_PARAMETER = 16
@@ -27,12 +27,13 @@ def begin(config: RunConfig, run_id: str) -> Run:
     return open_run(config, run_id)
 
 
-def open_run(config: RunConfig, run_id: str | None = None) -> Run:
+def open_run(config: RunConfig, run_id: str | None = None, *, formula: str = FIRST_FUNCTION) -> Run:
     """Begin a new run after checking corpus, budget, device, storage and disk.
 
     Args:
         config: all settings.
         run_id: the run's name; None makes one from the profile, the time and a few letters.
+        formula: function that fresh weights begin with.
 
     Raises:
         BadInput: a setting, the corpus or the budget will not do.
@@ -54,7 +55,7 @@ def open_run(config: RunConfig, run_id: str | None = None) -> Run:
     # Made before anything is written: it refuses a corpus or a device that will not do.
     run.bench = run.new_bench()
     run_store.create(config.model_dump(mode="json"))
-    run.open()
+    run.open(formula)
     return run
 
 

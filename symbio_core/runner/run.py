@@ -123,14 +123,18 @@ class Run:
 
     # --- the moves
 
-    def open(self) -> None:
-        """Write the journal's first lines and the checkpoint that the first phase starts from."""
+    def open(self, formula: str = FIRST_FUNCTION) -> None:
+        """Write the journal's first lines and the checkpoint that the first phase starts from.
+
+        Args:
+            formula: function that fresh weights begin with.
+        """
         if not self._events:
             self._note("opened", config=self.config)
         self.store.write_file(TOKENIZER, self.bench.data.tokenizer.to_json().encode())
         elder = self._elder
         if elder is None:
-            member = self.bench.fresh_member(FIRST_FUNCTION, "line")
+            member = self.bench.fresh_member(formula, "line")
         else:
             assert elder.state.best is not None, "an elder without a model is refused before"
             member = Vault(elder.store, self.bench).load(elder.state.best.id).member

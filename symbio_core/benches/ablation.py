@@ -1,0 +1,224 @@
+"""What does each mechanism contribute to the final loss at equal budget?
+
+Every mechanism is lived with and without, on the same seeds: same initial weights, same data, same
+budget. One that the settings have switched on is switched off in its arm; one that they have
+switched off is switched on instead, and the table says so. A mechanism that works inside another
+is compared where that one works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from symbio_core import lifecycle, runner
+from symbio_core.benches import arms
+from symbio_core.benches.arms import Say
+from symbio_core.config import MECHANISMS, Mechanism, RunConfig, changed
+from symbio_core.monitors import t_interval
+
+NEEDS: dict[Mechanism, Mechanism] = {
+    "immigrants": "search",
+    "crossover": "search",
+    "diversity": "search",
+    "complexity": "search",
+    "ecology": "search",
+    "pressure": "search",
+    "fusion": "search",
+    "kuramoto": "fusion",
+}
+"""Mechanisms that do nothing where another one is switched off."""
+Without = tuple[Mechanism, ...]
+Arm = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A mechanism and the two lives that show what it does."""
+
+    mechanism: Mechanism
+    on: Without
+    """What is switched off where the mechanism works."""
+    off: Without
+    """The same and the mechanism."""
+    note: str
+    """How the pair differs from the settings themselves."""
+
+
+def comparisons(without: Sequence[Mechanism], mechanisms: Sequence[Mechanism]) -> list[Comparison]:
+    """Return the pair of lives for each mechanism.
+
+    Args:
+        without: what the settings switch off.
+        mechanisms: what is looked at.
+    """
+    return [_comparison(frozenset(without), mechanism) for mechanism in mechanisms]
+
+
+def _comparison(without: frozenset[Mechanism], mechanism: Mechanism) -> Comparison:
+    needed = _needed(mechanism)
+    on = without - {mechanism, *needed}
+    switched = [name for name in (*needed, mechanism) if name in without]
+    parts = []
+    if mechanism in without:
+        parts.append("off in the settings, switched on here")
+    if others := [name for name in switched if name != mechanism]:
+        parts.append(f"with {', '.join(others)} switched on in both lives")
+    return Comparison(mechanism, _ordered(on), _ordered(on | {mechanism}), "; ".join(parts))
+
+
+def _needed(mechanism: Mechanism) -> tuple[Mechanism, ...]:
+    over = NEEDS.get(mechanism)
+    return () if over is None else (*_needed(over), over)
+
+
+def _ordered(names: frozenset[Mechanism]) -> Without:
+    return tuple(name for name in MECHANISMS if name in names)
+
+
+def measure(
+    config: RunConfig,
+    seeds: int,
+    jobs: int,
+    say: Say,
+    mechanisms: Sequence[Mechanism] = MECHANISMS,
+) -> tuple[Table, dict[str, Any]]:
+    """Live whole lives with and without each mechanism and compare them seed by seed.
+
+    Args:
+        config: what is measured; its `without` is the baseline. Caps on seconds are lifted.
+        seeds: repetitions; seed numbers follow the configuration's own. At least 2 give intervals.
+        jobs: lives at once, one CPU thread each where there is more than one.
+        say: takes a line of progress.
+        mechanisms: what is looked at.
+
+    Raises:
+        BudgetTooSmall: with a mechanism that is off in the settings a generation costs more.
+    """
+    config = arms.unhurried(config, jobs)
+    pairs = comparisons(config.without, mechanisms)
+    base = _ordered(frozenset(config.without))
+    settings = dict.fromkeys([base, *(one for pair in pairs for one in (pair.on, pair.off))])
+    configs = [
+        changed(one, {"without": without})
+        for one in arms.seeded(config, seeds)
+        for without in settings
+    ]
+    for one in configs:
+        lifecycle.check_budget(one)  # refused now, not after an hour of other lives
+    if jobs > 1:
+        arms.prepare_tokens(arms.seeded(config, seeds))
+    lives = arms.told(arms.each(_live, configs, jobs), _line, say)
+    data = arms.heading("ablation", config, jobs) | {"lives": lives}
+    data["mechanisms"] = [_effect(pair, base, lives) for pair in pairs]
+    data["summary"] = _summary(data["mechanisms"], lives, base)
+    return _table(data), data
+
+
+def _live(config: RunConfig) -> Arm:
+    name = f"ablation-{runner.new_name(config)}-s{config.seed}"
+    run = runner.open_run(config, name)
+    clock = arms.clock_of(run.bench)
+    began = clock()
+    report = runner.live(run)
+    seconds = clock() - began
+    shipped = run.vault.load_model(report.shipped.id)
+    confirm = float(run.bench.measure(shipped, run.bench.confirmed).mean())
+    run.store.checkpoints.retain(set())
+    return {
+        "run": name,
+        "seed": config.seed,
+        "without": list(_ordered(frozenset(config.without))),
+        "val_bpb": report.shipped.val_bpb,
+        "confirm_bpb": run.bench.bpb(confirm, run.bench.confirmed),
+        "formula": report.shipped.formula,
+        "steps": run.state.steps_spent,
+        "line_steps": sum(a.outcome.line_steps for a in run.attempts),
+        "seconds": seconds,
+    }
+
+
+def _line(arm: Arm) -> str:
+    off = ", ".join(arm["without"]) or "nothing"
+    return (
+        f"seed {arm['seed']}  without {off}: {arm['val_bpb']:.4f} bits/byte  {arm['formula']}  "
+        f"{arm['line_steps']} of {arm['steps']} steps on the line  {arm['seconds']:.0f} s"
+    )
+
+
+def _effect(pair: Comparison, base: Without, lives: Sequence[Arm]) -> dict[str, Any]:
+    on, off = (_of(lives, without) for without in (pair.on, pair.off))
+    found: dict[str, Any] = {
+        "mechanism": pair.mechanism,
+        "on": list(pair.on),
+        "off": list(pair.off),
+        "is_on_in_settings": pair.mechanism not in base,
+        "note": pair.note,
+    }
+    for split in ("val", "confirm"):
+        key = f"{split}_bpb"
+        differences = np.array([b[key] - a[key] for a, b in zip(on, off, strict=True)])
+        found[f"delta_{key}"] = [float(x) for x in differences]
+    return found
+
+
+def _of(lives: Sequence[Arm], without: Without) -> list[Arm]:
+    found = [life for life in lives if tuple(life["without"]) == without]
+    return sorted(found, key=lambda life: int(life["seed"]))
+
+
+def _summary(
+    effects: Sequence[dict[str, Any]], lives: Sequence[Arm], base: Without
+) -> dict[str, float]:
+    summary: dict[str, float] = {}
+    for effect in effects:
+        for split, prefix in (("val", "delta_bpb"), ("confirm", "delta_confirm_bpb")):
+            values = effect[f"delta_{split}_bpb"]
+            summary |= _in_keys(f"{prefix}_without_{effect['mechanism']}", values)
+    own = [life["val_bpb"] for life in _of(lives, base)]
+    summary["baseline_bpb"] = float(np.mean(own))
+    summary["seconds_per_life"] = float(np.mean([life["seconds"] for life in lives]))
+    summary["lives"] = float(len(lives))
+    return summary
+
+
+def _in_keys(key: str, values: Sequence[float]) -> dict[str, float]:
+    if len(values) < 2:
+        return {key: float(values[0])}
+    interval = t_interval(values)
+    return {key: interval.value, f"{key}_ci_low": interval.low, f"{key}_ci_high": interval.high}
+
+
+def _table(data: dict[str, Any]) -> Table:
+    summary = data["summary"]
+    table = Table("without", "Δ bits/byte", "95% interval", "reading", "pair", box=None)
+    for effect in data["mechanisms"]:
+        key = f"delta_bpb_without_{effect['mechanism']}"
+        low, high = summary.get(f"{key}_ci_low"), summary.get(f"{key}_ci_high")
+        span = f"{low:+.4f} to {high:+.4f}" if low is not None and high is not None else "–"
+        table.add_row(
+            effect["mechanism"],
+            f"{summary[key]:+.4f}",
+            span,
+            reading(effect["delta_val_bpb"], low, high),
+            effect["note"] or "on in the settings, switched off here",
+        )
+    table.add_section()
+    table.add_row("baseline", f"{summary['baseline_bpb']:.4f}", "", data["model"], "")
+    table.add_row("seconds a life", f"{summary['seconds_per_life']:.0f}", "", "", "")
+    return table
+
+
+def reading(differences: Sequence[float], low: float | None, high: float | None) -> str:
+    """Return what the differences of a mechanism amount to, in a few words."""
+    if not any(differences):
+        return "never came into play"
+    if low is None or high is None:
+        return "one seed tells nothing"
+    if low > 0.0:
+        return "helps"
+    return "harms" if high < 0.0 else "not sure"

@@ -233,7 +233,8 @@ class PhaseTable(Settings):
     """Baseline with GELU, no search."""
     primordial: PhaseSettings = PhaseSettings(
         share=0.16, lr_factor=0.5, population=6, mutation=0.8, coupling=0.3, max_depth=3,
-        max_nodes=6, start="fresh", rung_steps=20, diversity_bonus=0.20, fusion=_fusion(0.001, 0.005, 0.01, 0.05),
+        max_nodes=6, start="fresh", rung_steps=20, diversity_bonus=0.20,
+        fusion=_fusion(0.001, 0.005, 0.01, 0.05),
     )  # fmt: skip
     """Explore: wide search over small trees."""
     cambrian: PhaseSettings = PhaseSettings(

@@ -64,7 +64,8 @@ class Watch(Record):
 
 def _blocks(values: tuple[float, ...]) -> npt.NDArray[np.float64]:
     whole = len(values) // BLOCK * BLOCK
-    return np.array(values[:whole], dtype=np.float64).reshape(-1, BLOCK).mean(axis=1)
+    points: npt.NDArray[np.float64] = np.array(values[:whole], dtype=np.float64)
+    return np.asarray(points.reshape(-1, BLOCK).mean(axis=1))
 
 
 def _logs(values: tuple[float, ...]) -> tuple[float, ...]:

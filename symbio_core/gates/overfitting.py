@@ -22,6 +22,10 @@ MAD_TO_SD = 1.4826
 """Standard deviation of a normal law over its median absolute deviation."""
 
 
+LEAST_WALK = 0.15
+"""Least share of a line's unrest that is believed to be a walk: few points tell it badly (0..1)."""
+
+
 def judge_overfitting(
     outcome: Outcome, history: Sequence[Generation], gates: GateSettings
 ) -> tuple[Verdict, ...]:
@@ -90,11 +94,16 @@ def _wander(points: Sequence[EvalPoint], gates: GateSettings) -> float:
     lowest point by the absolute value of a normal number with deviation σ√n. σ is read from the
     second differences, which a steady fall or rise leaves at zero, by their median, which a steep
     beginning does not move; the one across the turn is left out. It takes (n + 1)/2 degrees of
-    freedom, fitted by simulation over 4 to 30 steps, where it holds to within a fifth.
+    freedom, fitted by simulation over 4 to 30 steps, where it holds to within a fifth. What comes
+    back in the very next point is jitter and no step of a walk: it shows as differences that
+    follow each other with opposite signs, and is taken off, down to `LEAST_WALK`.
 
     Source:
         Feller (1968), An Introduction to Probability Theory I, section III.7 (the law of maxima);
-        von Neumann et al. (1941), The mean square successive difference, Ann. Math. Stat. 12.
+        von Neumann et al. (1941), The mean square successive difference, Ann. Math. Stat. 12;
+        Harvey (1989), Forecasting, Structural Time Series Models and the Kalman Filter, section
+        2.4.1, for a walk under jitter: the first autocovariance of differences is minus its
+        variance.
     """
     val = np.array([point.val_nats for point in points if math.isfinite(point.val_nats)])
     n = val.size - 1
@@ -104,8 +113,21 @@ def _wander(points: Sequence[EvalPoint], gates: GateSettings) -> float:
     turn = int(val.argmin()) - 1
     away = np.delete(bends, turn) if 0 <= turn < bends.size else bends
     spread = MAD_TO_SD * float(np.median(away)) / math.sqrt(2.0)
+    spread *= math.sqrt(_walking_share(val))
     tail = (1.0 - gates.confidence) / 4.0
     return float(stdtrit((n + 1) / 2.0, 1.0 - tail)) * spread * math.sqrt(n)
+
+
+def _walking_share(val: np.ndarray) -> float:
+    """Return the share of the second differences' variance that a walk explains (0..1)."""
+    steps = np.diff(val) - np.diff(val).mean()
+    variance = float(np.mean(steps**2))
+    if variance == 0.0 or steps.size < 4:
+        return 1.0
+    jitter = max(0.0, -float(np.mean(steps[1:] * steps[:-1])))
+    walk = max(variance - 2.0 * jitter, 0.0)
+    # Second differences hold 2σ² of the walk and 6 of the jitter's variance.
+    return max(LEAST_WALK, 2.0 * walk / (2.0 * walk + 6.0 * jitter)) if walk + jitter else 1.0
 
 
 def _from_the_lowest(points: Sequence[EvalPoint]) -> Sequence[EvalPoint]:

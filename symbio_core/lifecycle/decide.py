@@ -10,7 +10,7 @@ from typing import Literal
 from symbio_core.config import PHASES, RunConfig
 from symbio_core.lifecycle.best import best_of, surely_better
 from symbio_core.lifecycle.budget import CONFIRMING
-from symbio_core.lifecycle.phases import adapt, apply, reshaped
+from symbio_core.lifecycle.phases import Reshaped, adapt, apply, relaxed, reshaped
 from symbio_core.records import (
     Change,
     CheckpointRef,
@@ -68,6 +68,17 @@ class Case:
     outcome: Outcome
     verdicts: tuple[Verdict, ...]
 
+    @property
+    def lessons(self) -> tuple[Verdict, ...]:
+        """Verdicts that may reshape the phases to come: all, or none without niche construction."""
+        return self.verdicts if self.config.has("niche") else ()
+
+    def eased(self) -> Reshaped:
+        """Return the niche of the next phase: the old one half forgotten, then what was learned."""
+        rest, easing = relaxed(self.state.adaptation)
+        after, applied = adapt(rest, self.lessons)
+        return after, (*easing, *applied)
+
     def failed(self, name: str) -> Verdict | None:
         """Return the first failed verdict called ``name``."""
         return next((v for v in self.verdicts if v.name == name and not v.passed), None)
@@ -120,7 +131,7 @@ def _regressed(case: Case) -> Decision | None:
     verdict = case.failed("regression")
     if verdict is None:
         return None
-    adaptation, applied = reshaped(case.state.adaptation, case.verdicts, "regression")
+    adaptation, applied = reshaped(case.state.adaptation, case.lessons, "regression")
     target = case.judged_best
     return Decision(
         kind="rollback",
@@ -138,13 +149,16 @@ def _overfitted(case: Case) -> Decision | None:
         return None
     end = case.outcome.end
     awake = [ref for ref in (case.outcome.best, case.outcome.start) if ref.id != end.id]
-    adaptation, applied = adapt(case.state.adaptation, case.verdicts)
+    adaptation, applied = case.eased()
+    sleeps = case.config.has("dormancy")
+    goes_on = "dormant" if sleeps else "advance"
     return Decision(
-        kind="finish" if case.plan.phase == PHASES[-1] else "dormant",
+        kind="finish" if case.plan.phase == PHASES[-1] else goes_on,
         rule="train/validation divergence",
-        reason=f"{verdict.reason}; the end sleeps, the run goes on from its best validation loss",
+        reason=f"{verdict.reason}; {'the end sleeps, ' if sleeps else ''}the run goes on from its "
+        "best validation loss",
         start=(best_of(awake) or case.outcome.start).id,
-        dormant=end.id,
+        dormant=end.id if sleeps else None,
         adaptation=adaptation,
         applied=applied,
     )
@@ -156,7 +170,7 @@ def _not_passed(case: Case) -> Decision | None:
     if progress and failed is None:
         return None
     why = failed.reason if failed else "the progress gate gave no verdict"
-    adaptation, applied = reshaped(case.state.adaptation, case.verdicts, "progress")
+    adaptation, applied = reshaped(case.state.adaptation, case.lessons, "progress")
     return Decision(
         kind="repeat",
         rule="gate not passed",
@@ -169,7 +183,7 @@ def _not_passed(case: Case) -> Decision | None:
 
 def _passed(case: Case) -> Decision:
     why = next(verdict.reason for verdict in case.verdicts if verdict.name == "progress")
-    adaptation, applied = adapt(case.state.adaptation, case.verdicts)
+    adaptation, applied = case.eased()
     last = case.plan.phase == PHASES[-1]
     return Decision(
         kind="finish" if last else "advance",

@@ -21,6 +21,12 @@ BACK_TO_START = tuple(
     for name in Adaptation.model_fields
 )
 """What it changes where even those stand at their bounds."""
+RELAXATION = "relaxation"
+"""Cause of a change that no verdict asked for: a number on its way back."""
+ONE_ATTEMPT = ("perturb_consensus", "reset_consensus")
+"""Numbers that are meant for the next attempt alone."""
+NEARLY = 0.05
+"""A number this near to where it began is put back there (share of 1 or more)."""
 
 
 def effective(config: RunConfig, phase: str, adaptation: Adaptation) -> PhaseSettings:
@@ -39,6 +45,29 @@ def effective(config: RunConfig, phase: str, adaptation: Adaptation) -> PhaseSet
             "fusion.max": _clipped(fusion.max * adaptation.fusion_scale, 0.0, 1.0),
         },
     )
+
+
+def relaxed(adaptation: Adaptation) -> Reshaped:
+    """Let every number go half of the way back to where it began, as the phase that moved it is
+    over.
+
+    What was meant for one attempt goes all the way, and so does what is nearly there.
+
+    Returns:
+        The new adaptation, and every number that moved, with the cause `relaxation`.
+    """
+    neutral = Adaptation()
+    applied: list[AppliedChange] = []
+    for name in Adaptation.model_fields:
+        before, rest = float(getattr(adaptation, name)), float(getattr(neutral, name))
+        near = abs(before - rest) < NEARLY * max(1.0, abs(rest))
+        after = rest if near or name in ONE_ATTEMPT else (before + rest) / 2.0
+        if after != before:
+            adaptation = adaptation.model_copy(update={name: after})
+            applied.append(
+                AppliedChange(setting=name, before=before, after=after, cause=RELAXATION)
+            )
+    return adaptation, tuple(applied)
 
 
 def adapt(adaptation: Adaptation, verdicts: Iterable[Verdict]) -> Reshaped:

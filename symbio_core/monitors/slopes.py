@@ -13,7 +13,7 @@ def robust_slope(x: npt.ArrayLike, y: npt.ArrayLike, *, confidence: float = 0.95
     """Return the median slope over all pairs of points, with its interval.
 
     One outlier in three points of a hundred does not move it. With fewer than three points, or
-    where all ``x`` are equal, the interval is the whole line.
+    where all ``x`` are equal, the interval is the whole line; where all ``y`` are, it is 0 alone.
 
     Args:
         x: shape (n,).
@@ -28,6 +28,8 @@ def robust_slope(x: npt.ArrayLike, y: npt.ArrayLike, *, confidence: float = 0.95
     xs, ys = xs[finite], ys[finite]
     if xs.size < 3 or np.ptp(xs) == 0.0:
         return Interval(value=0.0, low=-np.inf, high=np.inf, confidence=confidence)
+    if np.ptp(ys) == 0.0:
+        return Interval(value=0.0, low=0.0, high=0.0, confidence=confidence)
     found = stats.theilslopes(ys, xs, alpha=confidence)
     return Interval(
         value=float(found.slope),

@@ -336,3 +336,43 @@ def test_a_first_phase_that_broke_everything_goes_back_to_its_start(
     outcome = facts.outcome(planned, start=nothing, end=nothing, best=nothing, stopped="seconds")
     decision = decide(config, RunState(), planned, outcome, ())
     assert (decision.kind, decision.start) == ("finish", "nothing")
+
+
+def test_what_was_learned_in_one_phase_is_half_forgotten_after_the_next(
+    config: RunConfig, facts: SimpleNamespace
+) -> None:
+    state, plan = facts.at(config, 2, adaptation=Adaptation(mutation_scale=2.0))
+    decision = decide(config, state, plan, facts.outcome(plan), facts.good)
+    assert decision.adaptation.mutation_scale == 1.5
+    (change,) = decision.applied
+    assert (change.before, change.after, change.cause) == (2.0, 1.5, "relaxation")
+
+
+def test_without_a_niche_verdicts_change_nothing_but_what_another_try_needs(
+    config: RunConfig, facts: SimpleNamespace
+) -> None:
+    fixed = changed(config, {"without": ["niche"]})
+    state, plan = facts.at(fixed, 2)
+    collapse = facts.verdict(
+        "population collapse",
+        False,
+        changes=(Change(setting="immigrants", op="add", value=0.2),),
+    )
+    onward = decide(fixed, state, plan, facts.outcome(plan), (*facts.good, collapse))
+    assert (onward.kind, onward.applied) == ("advance", ())
+    again = decide(
+        fixed, state, plan, facts.outcome(plan), (facts.verdict("progress", False), collapse)
+    )
+    assert again.kind == "repeat"
+    assert {change.cause for change in again.applied} == {"progress"}
+
+
+def test_without_dormancy_nothing_sleeps_and_the_lowest_loss_goes_on(
+    config: RunConfig, facts: SimpleNamespace
+) -> None:
+    awake = changed(config, {"without": ["dormancy"]})
+    state, plan = facts.at(awake, 2)
+    verdicts = (*facts.good, facts.verdict("train/validation divergence", False))
+    decision = decide(awake, state, plan, facts.outcome(plan), verdicts)
+    assert (decision.kind, decision.start, decision.dormant) == ("advance", "low", None)
+    assert "sleeps" not in decision.reason

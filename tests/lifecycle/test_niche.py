@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from symbio_core.config import PHASES, RunConfig
 from symbio_core.lifecycle import adapt, effective
-from symbio_core.lifecycle.phases import reshaped
+from symbio_core.lifecycle.phases import relaxed, reshaped
 from symbio_core.records import Adaptation, Change, Verdict
 
 any_float = st.floats(allow_nan=True, allow_infinity=True)
@@ -106,3 +106,29 @@ def test_the_adapted_numbers_reach_the_phase(facts: SimpleNamespace) -> None:
     assert (after.mutation, after.coupling, after.rung_steps) == (0.75, 0.25, 18)
     assert (after.max_depth, after.max_nodes) == (6, 15)
     assert (after.fusion.base, after.fusion.max) == (0.0, 0.0)
+
+
+@given(start=adaptations())
+def test_every_number_goes_back_to_where_it_began_and_each_step_is_told(start: Adaptation) -> None:
+    now = start
+    for _ in range(12):
+        after, applied = relaxed(now)
+        assert Adaptation.model_validate(after.model_dump()) == after
+        told = now
+        for change in applied:
+            assert change.cause == "relaxation"
+            assert getattr(told, change.setting) == change.before != change.after
+            told = told.model_copy(update={change.setting: change.after})
+        assert told == after
+        for name in Adaptation.model_fields:
+            rest = getattr(Adaptation(), name)
+            assert abs(getattr(after, name) - rest) <= abs(getattr(now, name) - rest)
+        now = after
+    assert now == Adaptation()
+
+
+def test_what_is_meant_for_one_attempt_is_gone_after_it() -> None:
+    stirred = Adaptation(perturb_consensus=0.05, reset_consensus=1.0, lr_scale=0.5)
+    after, _ = relaxed(stirred)
+    assert (after.perturb_consensus, after.reset_consensus) == (0.0, 0.0)
+    assert after.lr_scale == pytest.approx(0.75)

@@ -27,7 +27,7 @@ CALM = {"without": ["search", "final"], "budget.steps": 900}
 
 
 def lived(config: RunConfig, name: str) -> Run:
-    asyncio.run(symbio(config, name))  # type: ignore[arg-type]
+    asyncio.run(symbio(config, name))
     return runner.reopen(config.storage.root, name)
 
 

@@ -315,12 +315,17 @@ class Population:
         return np.array(losses)
 
 
+Populate = Callable[[Workbench, Member, Setting, Proposal, int], Population]
+"""Makes trials of a proposal; a bench that plants a situation passes its own."""
+
+
 def run_generation(
     bench: Workbench,
     line: Member,
     state: SearchState,
     setting: Setting,
     on_step: Callable[[int, float], None],
+    populate: Populate = Population,
 ) -> tuple[Generation, Member, SearchState]:
     """Run one generation and return what it found, the line that goes on, and the search's state.
 
@@ -340,7 +345,7 @@ def run_generation(
         adaptation=adaptation,
         rng=generator(config.seed, "propose", plan.phase, plan.attempt, state.generations),
     )
-    population = Population(bench, line, setting, proposal, state.generations)
+    population = populate(bench, line, setting, proposal, state.generations)
     transfers: tuple[TransferCheck, ...] = ()
     for index, rung in enumerate(setting.rungs):
         population.drop_to(rung.members)

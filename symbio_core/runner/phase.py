@@ -27,7 +27,7 @@ from symbio_core.records import (
     Record,
 )
 from symbio_core.runner.confirm import confirm, fixed_functions
-from symbio_core.runner.generation import Setting, plan_rungs, run_generation
+from symbio_core.runner.generation import Populate, Population, Setting, plan_rungs, run_generation
 from symbio_core.runner.pace import Pace
 from symbio_core.runner.vault import Snapshot, Vault
 from symbio_core.runner.watching import Watch
@@ -96,11 +96,13 @@ class PhaseRun:
         *,
         start: CheckpointRef,
         spent_before: int,
+        populate: Populate = Population,
     ) -> None:
         self.bench = bench
         self.vault = vault
         self.plan = plan
         self.pace = pace
+        self.populate = populate
         self.settings: PhaseSettings = lifecycle.effective(
             bench.config, plan.phase, plan.adaptation
         )
@@ -249,7 +251,12 @@ class PhaseRun:
             inside=self._inside,
         )
         generation, self.line, self.search = run_generation(
-            self.bench, self.line, self.search, setting, self._reporter("searching")
+            self.bench,
+            self.line,
+            self.search,
+            setting,
+            self._reporter("searching"),
+            self.populate,
         )
         self._update(
             line_steps=self.at.line_steps + generation.steps_kept,

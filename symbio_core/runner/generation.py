@@ -112,6 +112,7 @@ class Population:
         self, bench: Workbench, line: Member, setting: Setting, proposal: Proposal, index: int
     ) -> None:
         self.setting = setting
+        self.proposal = proposal
         self.name = (setting.plan.phase, setting.plan.attempt, index)
         self.bench = bench.reduced(bench.config.search.scale) if setting.is_fresh else bench
         parent = self.bench.fresh_member(line.formula, "rung", *self.name)
@@ -315,25 +316,12 @@ class Population:
         return np.array(losses)
 
 
-Populate = Callable[[Workbench, Member, Setting, Proposal, int], Population]
-"""Makes trials of a proposal; a bench that plants a situation passes its own."""
+Gather = Callable[[Workbench, Member, SearchState, Setting], Population]
+"""Brings a generation's members together; a bench that plants a situation passes its own."""
 
 
-def run_generation(
-    bench: Workbench,
-    line: Member,
-    state: SearchState,
-    setting: Setting,
-    on_step: Callable[[int, float], None],
-    populate: Populate = Population,
-) -> tuple[Generation, Member, SearchState]:
-    """Run one generation and return what it found, the line that goes on, and the search's state.
-
-    After a warm generation the line goes on with the winner's function and weights where one beat
-    the control with confidence, else with the control's; either way it keeps the steps it trained
-    here. After a fresh one it goes on with its own weights, and with the winner's function.
-    """
-    began = time.perf_counter()
+def gather(bench: Workbench, line: Member, state: SearchState, setting: Setting) -> Population:
+    """Ask the search for candidates and give each of them a member."""
     config, plan = bench.config, setting.plan
     state_seen, search, adaptation = _switched(bench, state, setting)
     proposal = propose(
@@ -345,7 +333,25 @@ def run_generation(
         adaptation=adaptation,
         rng=generator(config.seed, "propose", plan.phase, plan.attempt, state.generations),
     )
-    population = populate(bench, line, setting, proposal, state.generations)
+    return Population(bench, line, setting, proposal, state.generations)
+
+
+def run_generation(
+    bench: Workbench,
+    line: Member,
+    state: SearchState,
+    setting: Setting,
+    on_step: Callable[[int, float], None],
+    gather: Gather = gather,
+) -> tuple[Generation, Member, SearchState]:
+    """Run one generation and return what it found, the line that goes on, and the search's state.
+
+    After a warm generation the line goes on with the winner's function and weights where one beat
+    the control with confidence, else with the control's; either way it keeps the steps it trained
+    here. After a fresh one it goes on with its own weights, and with the winner's function.
+    """
+    began = time.perf_counter()
+    population = gather(bench, line, state, setting)
     transfers: tuple[TransferCheck, ...] = ()
     for index, rung in enumerate(setting.rungs):
         population.drop_to(rung.members)
@@ -357,7 +363,7 @@ def run_generation(
     winner = _winner(population)
     for trial in population.alive:
         trial.fate = "won" if trial is winner else "survived"
-    generation = _told(population, proposal, state, winner, transfers, time.perf_counter() - began)
+    generation = _told(population, state, winner, transfers, time.perf_counter() - began)
     if not setting.is_fresh:
         line = (winner or population.control).member
         if population.coupling is not None:
@@ -408,7 +414,6 @@ def plan_rungs(bench: Workbench, settings: PhaseSettings, population: int) -> tu
 
 def _told(
     population: Population,
-    proposal: Proposal,
     state: SearchState,
     winner: Trial | None,
     transfers: tuple[TransferCheck, ...],
@@ -429,8 +434,8 @@ def _told(
         winner=winner.candidate.formula if winner else own,
         found=winner is not None,
         front_moved=front_after(state, members, parent=own),
-        proposals=proposal.proposals,
-        duplicates=proposal.duplicates,
+        proposals=population.proposal.proposals,
+        duplicates=population.proposal.duplicates,
         diversity=diversity([parse(name) for name in formulas]),
         transfers=transfers,
         start=setting.settings.start,

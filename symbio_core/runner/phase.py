@@ -27,7 +27,7 @@ from symbio_core.records import (
     Record,
 )
 from symbio_core.runner.confirm import confirm, fixed_functions
-from symbio_core.runner.generation import Populate, Population, Setting, plan_rungs, run_generation
+from symbio_core.runner.generation import Gather, Setting, gather, plan_rungs, run_generation
 from symbio_core.runner.pace import Pace
 from symbio_core.runner.vault import Snapshot, Vault
 from symbio_core.runner.watching import Watch
@@ -96,13 +96,13 @@ class PhaseRun:
         *,
         start: CheckpointRef,
         spent_before: int,
-        populate: Populate = Population,
+        gather: Gather = gather,
     ) -> None:
         self.bench = bench
         self.vault = vault
         self.plan = plan
         self.pace = pace
-        self.populate = populate
+        self.gather = gather
         self.settings: PhaseSettings = lifecycle.effective(
             bench.config, plan.phase, plan.adaptation
         )
@@ -256,7 +256,7 @@ class PhaseRun:
             self.search,
             setting,
             self._reporter("searching"),
-            self.populate,
+            self.gather,
         )
         self._update(
             line_steps=self.at.line_steps + generation.steps_kept,

@@ -29,7 +29,7 @@ from symbio_core.records import (
 )
 from symbio_core.report import FinalReport
 from symbio_core.runner import exported, finishing
-from symbio_core.runner.generation import Populate, Population
+from symbio_core.runner.generation import Gather, gather
 from symbio_core.runner.pace import Pace
 from symbio_core.runner.phase import PhaseRun
 from symbio_core.runner.vault import Snapshot, Vault
@@ -157,21 +157,21 @@ class Run:
         self._note("planned", plan=plan)
         return plan
 
-    def train(self, plan: PhasePlan, *, populate: Populate = Population) -> Outcome:
+    def train(self, plan: PhasePlan, *, gather: Gather = gather) -> Outcome:
         """Run the phase, from its last step checkpoint if there is one; return what it found.
 
         Args:
             plan: the attempt under way.
-            populate: makes the members of its generations.
+            gather: brings the members of its generations together.
         """
         done = self._pending(plan).outcome
         if done is not None:
             return done
         try:
-            result = self._phase_run(plan, populate, watched=True).run()
+            result = self._phase_run(plan, gather, watched=True).run()
         except Overtime as overtime:
             self._note("noted", message=str(overtime))
-            result = self._phase_run(plan, populate, watched=False).run()
+            result = self._phase_run(plan, gather, watched=False).run()
         if result.confirmation is not None:
             self._note("confirmed", confirmation=result.confirmation)
         self._note("trained", outcome=result.outcome)
@@ -247,7 +247,7 @@ class Run:
 
     # --- what the moves are made of
 
-    def _phase_run(self, plan: PhasePlan, populate: Populate, *, watched: bool) -> PhaseRun:
+    def _phase_run(self, plan: PhasePlan, gather: Gather, *, watched: bool) -> PhaseRun:
         assert plan.start is not None
         snapshot = self.vault.load_step(plan, lambda damage: self._note("noted", message=damage))
         before = float(snapshot.progress["seconds"]) if snapshot and snapshot.progress else 0.0
@@ -267,7 +267,7 @@ class Run:
             pace,
             start=self._reference(plan.start),
             spent_before=self.state.steps_spent,
-            populate=populate,
+            gather=gather,
         )
 
     def _opening(self, plan: PhasePlan) -> Snapshot:

@@ -8,7 +8,15 @@ from typing import Any
 
 from rich.table import Table
 
-from symbio_core.benches import ablation, battery, efficacy, null_search, orchestration, steps
+from symbio_core.benches import (
+    ablation,
+    battery,
+    efficacy,
+    null_search,
+    orchestration,
+    planted_winner,
+    steps,
+)
 from symbio_core.config import RunConfig
 from symbio_core.errors import ConfigError
 
@@ -41,6 +49,9 @@ BENCHES = {
         "how often a search with shuffled scores claims a winner", null_search.measure
     ),
     "orchestration": Bench("Prefect's share of a run's wall time", orchestration.measure),
+    "planted-winner": Bench(
+        "how often the search finds a function that is truly better", planted_winner.measure
+    ),
     "steps": Bench("what a training step costs, by optimiser and function", steps.measure),
 }
 

@@ -1,7 +1,13 @@
 """Detectors on series of numbers: intervals, slopes, shifts, entropies, information. Pure."""
 
 from symbio_core.monitors.blocks import block_differences, holm
-from symbio_core.monitors.cusum import Alarm, cusum_alarms, in_control_run_length, threshold_for
+from symbio_core.monitors.cusum import (
+    Alarm,
+    cusum_alarms,
+    first_shifts,
+    in_control_run_length,
+    threshold_for,
+)
 from symbio_core.monitors.entropy import (
     effective_rank,
     free_energy,
@@ -19,6 +25,7 @@ __all__ = [
     "cusum_alarms",
     "difference_interval",
     "effective_rank",
+    "first_shifts",
     "free_energy",
     "holm",
     "in_control_run_length",

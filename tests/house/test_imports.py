@@ -147,7 +147,9 @@ def doors(root: Path) -> list[str]:
 
 def test_the_core_has_one_door_by_name_to_the_flows() -> None:
     # `symbio run` looks for an embedded server where the application is installed beside the core.
-    assert doors(HOUSE) == ["symbio_core/cli.py: importlib.import_module('deployments.embedded')"]
+    assert doors(HOUSE) == [
+        "symbio_core/cli/commands.py: importlib.import_module('deployments.embedded')"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,7 @@ FORBIDDEN = {
         "symbio_core/model/late.py", "def f():\n    from symbio_core.training import Member",
     ),
     "the command line past the runner": (
-        "symbio_core/cli.py", "from symbio_core.storage import RunStore",
+        "symbio_core/cli/commands.py", "from symbio_core.storage import RunStore",
     ),
     "an orchestrator in the core": ("symbio_core/runner/flow.py", "from prefect import flow"),
     "a core that knows its flows": ("symbio_core/runner/up.py", "import flows.autonomous"),
@@ -208,7 +210,7 @@ LAWFUL = {
     "symbio_core/gates/fine.py": "from symbio_core import monitors, records\nfrom . import ngram",
     "symbio_core/runner/fine.py": "import torch\nfrom symbio_core import lifecycle, __version__",
     "symbio_core/storage/gcs.py": "import os\ndef f():\n    from google.cloud import storage",
-    "symbio_core/cli.py": "def f():\n    from symbio_core import runner",
+    "symbio_core/cli/commands.py": "def f():\n    from symbio_core import runner",
     "symbio_core/progress.py": "import threading\nfrom symbio_core.records import Record",
     "tasks/fine.py": "from prefect import task\nfrom symbio_core.runner import reopen",
     "flows/fine.py": "from tasks.life import decide\nfrom symbio_core.config import RunConfig",

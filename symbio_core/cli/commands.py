@@ -14,31 +14,15 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from symbio_core import __version__
+from symbio_core.cli.app import RunName, Storage, app, err, out
 from symbio_core.config import RunConfig, changed, describe
 from symbio_core.console import Watcher, duration
 from symbio_core.errors import BadInput, ConfigError, Interrupted, SymbioError
 from symbio_core.profiles import PROFILES, profile
 from symbio_core.progress import clear_stop, request_stop, stop_requested
-
-app = typer.Typer(
-    help=(
-        "Train a small GPT on your own text, evolve its activation function, and learn whether "
-        "that was worth it.\n\nStart with: symbio run --profile demo"
-    ),
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-Storage = Annotated[str, typer.Option(help="Folder that holds all runs.", show_default=True)]
-RunName = Annotated[str, typer.Argument(help="Name of the run; `symbio runs` lists them.")]
 
 
 @app.command()
@@ -416,7 +400,3 @@ def _status_table(opened: Any) -> Table:
             attempt.decision.kind,
         )
     return table
-
-
-if __name__ == "__main__":
-    main()

@@ -338,6 +338,8 @@ class BudgetSettings(Settings):
     """Optimiser steps of one member, summed over everything the run does."""
     max_seconds: float | None = Field(None, gt=0.0)
     """Wall time after which the run ends well (s); empty sets no cap."""
+    max_usd: float | None = Field(None, gt=0.0)
+    """Cost of cloud machines before which the run ends well ($); empty sets no cap."""
     max_attempts: int = Field(2, ge=1, le=10)
     """Times a phase may be tried."""
     max_rollbacks: int = Field(3, ge=0, le=20)
@@ -348,9 +350,108 @@ class BudgetSettings(Settings):
     """How long to wait for a person's choice before going on (s)."""
 
 
+class BootSettings(Settings):
+    """What a cloud machine starts from."""
+
+    image_project: str = "deeplearning-platform-release"
+    """Google Cloud project that publishes the image family."""
+    image_family: str = "common-cu129-ubuntu-2204-nvidia-580"
+    """Family of boot images; its newest image is resolved at launch and recorded."""
+    disk_gb: int = Field(100, ge=10, le=65_536)
+    """Size of the boot disk (GB); not smaller than the image."""
+    disk_type: Literal["pd-balanced", "pd-ssd", "pd-standard", "hyperdisk-balanced"] = "pd-balanced"
+    """Kind of the boot disk; a g2 machine takes no pd-standard."""
+
+
+class AccessSettings(Settings):
+    """Who a cloud machine is, and who can reach it."""
+
+    service_account: str | None = None
+    """E-mail of the account the machine acts as; empty takes the project's default one."""
+    scopes: tuple[str, ...] = ("https://www.googleapis.com/auth/cloud-platform",)
+    """OAuth scopes of the machine; the account's roles are what limits it."""
+    network: str = "default"
+    """VPC network of the machine."""
+    subnetwork: str | None = None
+    """Subnetwork in the machine's region; empty takes the network's own."""
+    external_ip: bool = False
+    """Give the machine a public address; without one it needs Cloud NAT to install packages."""
+    os_login: bool = True
+    """Let people in by their Google identity (OS Login) rather than by keys in metadata."""
+
+
+_ZONES = ("us-central1-a", "us-central1-b", "us-central1-c", "us-east1-b", "us-east1-c")
+
+
+class GceSettings(Settings):
+    """A machine of Google Compute Engine: which, where, and when it has to go."""
+
+    project: str | None = Field(None, pattern=r"^[a-z][-a-z0-9.:]{4,61}[a-z0-9]$")
+    """Google Cloud project that pays; needed with kind gce."""
+    zones: tuple[Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+[0-9]+-[a-z]$")], ...] = Field(
+        _ZONES, min_length=1, max_length=40
+    )
+    """Zones in the order they are tried."""
+    machine_type: str = Field("g2-standard-4", pattern=r"^[a-z][-a-z0-9]+$")
+    """Kind of machine; g2-standard-4 brings one NVIDIA L4."""
+    spot: bool = True
+    """Take spare capacity at a lower price, which may be taken back at any time."""
+    allow_on_demand: bool = False
+    """Pay the full price once spot capacity was refused or lost too often."""
+    tries_per_zone: int = Field(2, ge=1, le=20)
+    """Failures of a zone before it is not tried again, for spot and full price each."""
+    retry_after_s: float = Field(60.0, ge=0.0, le=3600.0)
+    """How long a zone rests after its first failure (s); each further one doubles it."""
+    max_run_hours: float = Field(24.0, ge=0.01, le=2880.0)
+    """After this long Google itself ends the machine (h)."""
+    at_end: Literal["delete", "stop"] = "delete"
+    """What becomes of a machine that ends or is taken back; a stopped one's disk still costs."""
+    notice_s: int = Field(120, ge=0, le=120)
+    """Warning asked for before a spot machine is taken back (s)."""
+    label: str = Field("symbio", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    """Value of the label `symbio` on all that a run owns; the sweep looks for it."""
+    usd_per_hour: float | None = Field(None, gt=0.0, le=1000.0)
+    """Price of the machine ($/h); empty takes it from the price table."""
+    prices: str | None = None
+    """A TOML file with a price table of your own; empty takes the one that comes along."""
+    endpoint: str | None = Field(None, pattern=r"^https?://")
+    """Another address of the Compute API, for a private endpoint; empty takes Google's own."""
+    boot: BootSettings = BootSettings()
+    """What it starts from."""
+    access: AccessSettings = AccessSettings()
+    """Who it is."""
+
+    @model_validator(mode="after")
+    def machine_takes_the_disk(self) -> Self:
+        """Refuse a disk that this family of machines cannot boot from."""
+        if self.machine_type.startswith(("g2-", "a3-")) and self.boot.disk_type == "pd-standard":
+            raise ValueError(
+                f"{self.machine_type} cannot boot from pd-standard; take boot.disk_type=pd-balanced"
+            )
+        if len(set(self.zones)) < len(self.zones):
+            raise ValueError("zones names a zone twice; name each once, in the order to try them")
+        return self
+
+    @model_validator(mode="after")
+    def full_price_is_asked_for_once(self) -> Self:
+        """Refuse a fallback from a price that is not asked for."""
+        if self.allow_on_demand and not self.spot:
+            raise ValueError(
+                "allow_on_demand is a fallback from spot, and spot is off; leave one of them out"
+            )
+        return self
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions of the zones, in order, each once."""
+        return tuple(dict.fromkeys(zone.rpartition("-")[0] for zone in self.zones))
+
+
 class ComputeSettings(Settings):
     """Where it runs."""
 
+    kind: Literal["local", "gce"] = "local"
+    """This machine, or one of Google Compute Engine that symbio starts, heals and removes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes CUDA where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -359,6 +460,17 @@ class ComputeSettings(Settings):
     """CPU threads; empty takes the physical cores."""
     deterministic: bool | None = None
     """Insist on repeatable kernels; empty means on a CPU yes, on a GPU no."""
+    gce: GceSettings = GceSettings()
+    """The machine, where kind is gce."""
+
+    @model_validator(mode="after")
+    def cloud_machine_has_a_project(self) -> Self:
+        """Refuse a cloud machine that nobody pays for."""
+        if self.kind == "gce" and self.gce.project is None:
+            raise ValueError(
+                "kind gce needs a Google Cloud project; set compute.gce.project=YOUR-PROJECT"
+            )
+        return self
 
 
 class StorageSettings(Settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from symbio_core.activations import (
     KnownFunctions,
     Leaf,
     Limits,
+    Mul,
     NoMutation,
-    Scale,
     Square,
     canonical,
     crossover,
@@ -84,10 +85,10 @@ def propose(
 ) -> Proposal:
     """Return the candidates of the next generation.
 
-    The first generation of a run holds founders: the fixed functions, relu and gelu with a second
-    term, then small products and squares as different from each other as can be. Later ones hold
-    up to a quarter of elites that may still be better than the line, a share of random immigrants,
-    and offspring for the rest.
+    The first generation of a run holds founders: the fixed functions, their squares and
+    products, then small ones as different from each other as can be. Later ones hold up to a
+    quarter of elites that may still be better than the line, a share of random immigrants, and
+    offspring for the rest.
     All are different functions, none is the parent's, and none but the elites was tried before.
 
     Args:
@@ -285,15 +286,15 @@ def _elites(state: SearchState, parent: str, places: int, limits: Limits) -> lis
 
 
 def _founders(parent: str, n: int, pool: Sequence[str], limits: Limits) -> Iterator[Drawn]:
-    """Yield the fixed functions, then small products and squares, each far from those before."""
+    """Yield the fixed functions, their squares and products, then small ones far from all those."""
     chosen = [parse(parent)]
     for expr in FIXED:
         if distance(expr, chosen[0]) > DISTINCT and within(expr, limits):
             chosen.append(expr)
             yield expr, "founder", ()
-    for expr in _companions(pool):
+    for expr in _compositions(pool):
         is_new = min(distance(expr, other) for other in chosen) > DISTINCT
-        if is_new and within(expr, limits) and rejection(expr) is None:
+        if is_new and within(expr, limits):
             chosen.append(expr)
             yield expr, "founder", ()
     left = [e for e in _small(pool, limits) if not isinstance(e, Add)]
@@ -305,17 +306,11 @@ def _founders(parent: str, n: int, pool: Sequence[str], limits: Limits) -> Itera
             yield farthest, "founder", ()
 
 
-def _companions(pool: Sequence[str]) -> Iterator[Expression]:
-    """Yield gelu and relu with a second term: g² − g, whose mean is near 0, and g − x/10.
-
-    A term is where learned constants have something to choose from.
-    """
-    for name in ("relu", "gelu"):
-        if name in pool:
-            leaf = Leaf(name)
-            yield canonical(Add(Square(leaf), Scale(-1.0, leaf)))
-            if "identity" in pool:
-                yield canonical(Add(leaf, Scale(-0.1, Leaf("identity"))))
+def _compositions(pool: Sequence[str]) -> Iterator[Expression]:
+    """Yield the squares of what people use, then its products by pairs."""
+    leaves = [Leaf(name) for name in ("gelu", "silu", "relu") if name in pool]
+    yield from (Square(leaf) for leaf in leaves)
+    yield from (canonical(Mul(a, b)) for a, b in combinations(leaves, 2))
 
 
 def _small(pool: Sequence[str], limits: Limits) -> list[Expression]:

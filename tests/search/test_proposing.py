@@ -64,26 +64,30 @@ def kinds(proposal):
 def test_founders_are_the_fixed_functions_that_the_parent_is_not_then_small_ones():
     names = [c.formula for c in ask(initial_state(), 8).candidates]
     assert names[:3] == ["silu(x)", "relu(x)", "relu(x)²"]
-    assert names[3] == "-relu(x)+relu(x)²", "then functions with a second term"
-    assert all(n_nodes(parse(name)) <= 6 for name in names)
+    assert names[3:5] == ["gelu(x)²", "silu(x)²"], "then their squares, and products by pairs"
+    assert "relu(x)·silu(x)" in names
+    assert all(n_nodes(parse(name)) <= 3 for name in names)
     for parent in ("silu(x)", "relu(x)²", "x³"):
         names = [c.formula for c in ask(initial_state(), 8, parent=parent).candidates]
         assert parent not in names
         assert "gelu(x)" in names
 
 
-def test_founders_are_spread_wider_than_small_functions_drawn_by_chance():
-    def nearest(exprs):
-        return min(distance(a, b) for a, b in combinations(exprs, 2))
+def test_founders_past_the_compositions_are_spread_wider_than_small_functions_drawn_by_chance():
+    founders = [parse("gelu(x)"), *(parse(c.formula) for c in ask(initial_state(), 13).candidates)]
+    first, spread = founders[:9], founders[9:]
 
-    chosen = [parse(c.formula) for c in ask(initial_state(), 8).candidates[3:]]
+    def nearest(exprs):
+        others = [*first, *exprs]
+        return min(distance(a, b) for a in exprs for b in others if a is not b)
+
     rng = np.random.default_rng(0)
     small = small_expressions(("gelu", "silu", "relu", "identity", "square"), 3)
     drawn = [
-        nearest([small[i] for i in rng.choice(len(small), len(chosen), replace=False)])
+        nearest([small[i] for i in rng.choice(len(small), len(spread), replace=False)])
         for _ in range(50)
     ]
-    assert nearest(chosen) > np.quantile(drawn, 0.8)
+    assert nearest(spread) > np.quantile(drawn, 0.8)
 
 
 @given(

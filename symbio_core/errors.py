@@ -16,6 +16,9 @@
     │   └── CheckpointDamaged
     ├── ComputeError
     │   ├── NoDevice                 exit code 2
+    │   ├── CloudRefused             a request to Google Cloud failed; says where that holds
+    │   ├── NoCapacity               every place was tried; what to ask for and where
+    │   ├── PriceUnknown             exit code 2
     │   └── Overtime                 retryable: a phase takes far longer than predicted
     ├── TrainingError
     │   ├── Diverged
@@ -89,6 +92,31 @@ class ComputeError(SymbioError):
 
 class NoDevice(ComputeError):
     """The device that was asked for is not there."""
+
+    exit_code = 2
+
+
+class CloudRefused(ComputeError):
+    """Google Cloud refused a request, or an operation of it ended with an error."""
+
+    def __init__(
+        self, text: str, *, code: str = "", scope: str = "zone", zones: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(text)
+        self.code = code
+        """The service's own word, for example ZONE_RESOURCE_POOL_EXHAUSTED."""
+        self.scope = scope
+        """How far it holds: `zone`, `region` or `project`."""
+        self.zones = zones
+        """Zones that the service says have room."""
+
+
+class NoCapacity(ComputeError):
+    """No place is left to try; the message says what to ask for and where."""
+
+
+class PriceUnknown(ComputeError):
+    """The price table has no row for the machine that was asked for."""
 
     exit_code = 2
 

@@ -1,0 +1,1 @@
+"""Where a run computes and what that costs: machines, places to try, prices, the ledger."""

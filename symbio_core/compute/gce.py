@@ -1,0 +1,406 @@
+"""Machines of Google Compute Engine: launched, found, stopped, deleted, and accounted for."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any, TypeVar
+from urllib.parse import urlparse
+
+from symbio_core.compute.calling import Patience, insist, reason_of, status_of
+from symbio_core.compute.failover import scope_of
+from symbio_core.compute.machines import (
+    LABEL,
+    RUN_LABEL,
+    Machine,
+    Order,
+    Stay,
+    check_metadata,
+    label_value,
+)
+from symbio_core.config import GceSettings
+from symbio_core.errors import CloudRefused, ConfigError
+
+T = TypeVar("T")
+ENDPOINT_VARIABLE = "SYMBIO_GCE_ENDPOINT"
+"""Environment variable with another address of the Compute API."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+BEGINS = ("insert", "start")
+ENDS = ("delete", "stop", "suspend", "preempted", "hostError", "guestTerminate", "terminate")
+"""Types of operations after which a machine no longer runs; system ones have a prefix."""
+
+
+class Provisioner:
+    """Speaks with the Compute API for one project.
+
+    Every change carries a request id, so that a reply that got lost never makes a second machine.
+    Operations are polled here: the client's own polling would ask another address.
+    """
+
+    def __init__(
+        self,
+        settings: GceSettings,
+        *,
+        endpoint: str | None = None,
+        credentials: object | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        if settings.project is None:
+            raise ConfigError("compute.gce.project is empty; name your Google Cloud project")
+        self.settings = settings
+        self.project: str = settings.project
+        self.endpoint = endpoint or os.environ.get(ENDPOINT_VARIABLE) or settings.endpoint
+        self.patience = patience or Patience()
+        self._given = credentials
+        self._clients: dict[str, Any] = {}
+
+    # --- what a run does
+
+    def image(self) -> str:
+        """Return the newest image of the settings' family, by its exact name."""
+        boot = self.settings.boot
+        found = self._ask(
+            "Images", "get_from_family", project=boot.image_project, family=boot.image_family
+        )
+        return f"projects/{boot.image_project}/global/images/{found.name}"
+
+    def launch(self, order: Order) -> Machine:
+        """Launch a machine and wait until it runs.
+
+        Raises:
+            CloudRefused: with the service's code, and how far the refusal holds.
+            ConfigError: the metadata of the order may hold a secret.
+        """
+        check_metadata(order.metadata)
+        resource = self._resource(order, self.image())
+        operation = self._change("insert", order.zone, instance_resource=resource)
+        self._settled(operation, order.zone)
+        machine = self.get(order.zone, order.name)
+        if machine is None:
+            raise CloudRefused(
+                f"machine {order.name} is gone from {order.zone} just after its launch; try again",
+                code="RESOURCE_NOT_FOUND",
+            )
+        return machine
+
+    def get(self, zone: str, name: str) -> Machine | None:
+        """Return a machine, or None if there is none of that name in the zone."""
+        try:
+            return _machine(self._ask("Instances", "get", zone=zone, instance=name))
+        except CloudRefused as error:
+            if error.code in ("404", "notFound"):
+                return None
+            raise
+
+    def find(self, run_id: str) -> tuple[Machine, ...]:
+        """Return the machines of a run in whatever zone and state, oldest first."""
+        wanted = label_value(run_id)
+        return tuple(machine for machine in self.list_owned() if machine.run == wanted)
+
+    def list_owned(self) -> tuple[Machine, ...]:
+        """Return all machines with the project's label, oldest first."""
+        label = self.settings.label
+        wanted = f'labels.{LABEL}="{label}"'
+        found = [
+            _machine(instance)
+            for page in self._pages("Instances", "aggregated_list", filter=wanted)
+            for scoped in page.items.values()
+            for instance in scoped.instances
+            if instance.labels.get(LABEL) == label
+        ]
+        return tuple(sorted(found, key=lambda m: (m.created or 0.0, m.name)))
+
+    def start(self, machine: Machine) -> Machine:
+        """Start a stopped machine and wait until it runs.
+
+        Raises:
+            CloudRefused: for example, its zone has no room now.
+        """
+        self._settled(self._change("start", machine.zone, instance=machine.name), machine.zone)
+        return self.get(machine.zone, machine.name) or machine
+
+    def stop(self, machine: Machine) -> None:
+        """Stop a machine; its disk is kept, and costs. One that is gone counts as stopped."""
+        self._end("stop", machine)
+
+    def delete(self, machine: Machine) -> None:
+        """Delete a machine and its disk. One that is gone counts as deleted."""
+        self._end("delete", machine)
+
+    def serial(self, machine: Machine, start: int = 0) -> tuple[str, int]:
+        """Return what a machine wrote to its first serial port, and where to go on reading.
+
+        Args:
+            machine: whose.
+            start: position to read from (bytes).
+        """
+        got = self._ask(
+            "Instances",
+            "get_serial_port_output",
+            zone=machine.zone,
+            instance=machine.name,
+            port=1,
+            start=start,
+        )
+        return str(got.contents), int(got.next_)
+
+    def set_labels(self, machine: Machine, labels: dict[str, str]) -> None:
+        """Add labels to a machine, or change them; others who do so at the same time lose none."""
+        for _try in range(self.patience.tries):
+            now = self._ask("Instances", "get", zone=machine.zone, instance=machine.name)
+            body = {
+                "labels": {**now.labels, **{k: label_value(v) for k, v in labels.items()}},
+                "label_fingerprint": now.label_fingerprint,
+            }
+            try:
+                operation = self._change(
+                    "set_labels",
+                    machine.zone,
+                    instance=machine.name,
+                    instances_set_labels_request_resource=body,
+                )
+            except CloudRefused as error:
+                if error.code in ("412", "conditionNotMet"):
+                    continue
+                raise
+            self._settled(operation, machine.zone)
+            return
+        raise CloudRefused(f"labels of {machine.name} change faster than they can be set")
+
+    def stays(self, zone: str, name: str) -> tuple[Stay, ...]:
+        """Return the stretches of time that a machine ran, from the zone's operations.
+
+        They are known even if the machine deleted itself while nobody looked.
+        """
+        pages = self._pages("ZoneOperations", "list", zone=zone)
+        link = f"/instances/{name}"
+        return _stays(
+            name, zone, [o for p in pages for o in p.items if o.target_link.endswith(link)]
+        )
+
+    # --- what a check reads
+
+    def quotas(self, region: str | None = None) -> dict[str, tuple[float, float]]:
+        """Return quota metrics as (limit, usage): of a region, or of the project as a whole."""
+        if region is None:
+            found = self._ask("Projects", "get")
+        else:
+            found = self._ask("Regions", "get", region=region)
+        return {quota.metric: (quota.limit, quota.usage) for quota in found.quotas}
+
+    # --- how it is said
+
+    def _resource(self, order: Order, image: str) -> dict[str, Any]:
+        mine = {LABEL: self.settings.label, RUN_LABEL: label_value(order.run_id)}
+        labels = {**{k: label_value(v) for k, v in order.labels.items()}, **mine}
+        boot, access = self.settings.boot, self.settings.access
+        zone = f"zones/{order.zone}"
+        metadata = {
+            "startup-script": order.startup_script,
+            "enable-oslogin": "TRUE" if access.os_login else "FALSE",
+            "symbio-image": image,
+            **order.metadata,
+        }
+        return {
+            "name": order.name,
+            "machine_type": f"{zone}/machineTypes/{self.settings.machine_type}",
+            "labels": labels,
+            "scheduling": self._scheduling(order),
+            "disks": [
+                {
+                    "boot": True,
+                    "auto_delete": True,
+                    "initialize_params": {
+                        "source_image": image,
+                        "disk_size_gb": boot.disk_gb,
+                        "disk_type": f"{zone}/diskTypes/{boot.disk_type}",
+                        "labels": labels,
+                    },
+                }
+            ],
+            "network_interfaces": [self._network(order.zone)],
+            "service_accounts": [
+                {"email": access.service_account or "default", "scopes": list(access.scopes)}
+            ],
+            "metadata": {"items": [{"key": k, "value": v} for k, v in metadata.items() if v]},
+        }
+
+    def _scheduling(self, order: Order) -> dict[str, Any]:
+        longest = round(self.settings.max_run_hours * 3600)
+        own = order.max_run_s if order.max_run_s is not None else longest
+        rules: dict[str, Any] = {
+            "provisioning_model": "SPOT" if order.spot else "STANDARD",
+            "instance_termination_action": self.settings.at_end.upper(),
+            "on_host_maintenance": "TERMINATE",
+            "automatic_restart": False,
+            # The service takes no cap under 30 s.
+            "max_run_duration": {"seconds": max(30, min(own, longest))},
+        }
+        if order.spot and self.settings.notice_s:
+            rules["preemption_notice_duration"] = {"seconds": self.settings.notice_s}
+        return rules
+
+    def _network(self, zone: str) -> dict[str, Any]:
+        access = self.settings.access
+        interface: dict[str, Any] = {"network": f"global/networks/{access.network}"}
+        if access.subnetwork:
+            region = zone.rpartition("-")[0]
+            interface["subnetwork"] = f"regions/{region}/subnetworks/{access.subnetwork}"
+        if access.external_ip:
+            interface["access_configs"] = [{"name": "External NAT", "type_": "ONE_TO_ONE_NAT"}]
+        return interface
+
+    def _end(self, method: str, machine: Machine) -> None:
+        try:
+            operation = self._change(method, machine.zone, instance=machine.name)
+            self._settled(operation, machine.zone)
+        except CloudRefused as error:
+            if error.code not in ("404", "notFound", "RESOURCE_NOT_FOUND"):
+                raise
+
+    def _change(self, method: str, zone: str, **fields: Any) -> Any:
+        # One id for all tries: the service answers a repeated request with the first operation.
+        request_id = str(uuid.uuid4())
+        return self._ask("Instances", f"{method}_unary", zone=zone, request_id=request_id, **fields)
+
+    def _settled(self, operation: Any, zone: str) -> None:
+        """Wait until an operation is done, and raise what it says went wrong."""
+        until = self.patience.clock() + self.patience.operation_s
+        while operation.status.name != "DONE":
+            if self.patience.clock() > until:
+                raise CloudRefused(
+                    f"operation {operation.name} in {zone} takes longer than "
+                    f"{self.patience.operation_s:g} s; look at it in the console, or try again",
+                    code="TIMEOUT",
+                )
+            self.patience.sleep(self.patience.poll_s)
+            operation = self._ask("ZoneOperations", "get", zone=zone, operation=operation.name)
+        for error in operation.error.errors:
+            raise _refused(error.code, error.message, zone, _hints(error))
+        if operation.http_error_status_code >= 400:
+            code = str(operation.http_error_status_code)
+            raise _refused(code, operation.http_error_message, zone)
+
+    def _ask(self, service: str, method: str, **fields: Any) -> Any:
+        """Send one request, trying again while its failure may pass."""
+        call = getattr(self._client(service), method)
+        fields.setdefault("project", self.project)
+
+        def once() -> Any:
+            return call(fields, retry=None, timeout=self.patience.request_s)
+
+        return self._insisted(once, str(fields.get("zone", "")))
+
+    def _pages(self, service: str, method: str, **fields: Any) -> Iterator[Any]:
+        """Yield all pages of a list; the client's own pager has none of the tries above."""
+        token = ""
+        while True:
+            pager = self._ask(service, method, page_token=token, **fields)
+            page = next(iter(pager.pages))
+            yield page
+            token = page.next_page_token
+            if not token:
+                return
+
+    def _insisted(self, call: Callable[[], T], zone: str = "") -> T:
+        from google.api_core.exceptions import GoogleAPICallError
+        from google.auth.exceptions import GoogleAuthError
+
+        try:
+            return insist(call, self.patience)
+        except GoogleAPICallError as error:
+            raise _refused(
+                reason_of(error), error.message, zone, status=status_of(error)
+            ) from error
+        except GoogleAuthError as error:
+            raise CloudRefused(
+                f"no usable Google credentials: {error}; run `gcloud auth application-default "
+                "login`, or set GOOGLE_APPLICATION_CREDENTIALS",
+                code="401",
+                scope="project",
+            ) from error
+        except OSError as error:
+            raise CloudRefused(
+                f"the Compute API cannot be reached: {error}; check the network", code="network"
+            ) from error
+
+    def _client(self, service: str) -> Any:
+        if service not in self._clients:
+            from google.cloud import compute_v1
+
+            options = {"api_endpoint": self.endpoint} if self.endpoint else None
+            kind = getattr(compute_v1, f"{service}Client")
+            self._clients[service] = kind(credentials=self._credentials(), client_options=options)
+        return self._clients[service]
+
+    def _credentials(self) -> Any:
+        if self._given is not None or self.endpoint is None:
+            return self._given
+        # A server on this machine gets no one's credentials.
+        if urlparse(self.endpoint).hostname in LOOPBACK:
+            from google.auth.credentials import AnonymousCredentials
+
+            return AnonymousCredentials()  # type: ignore[no-untyped-call]
+        return None
+
+
+def _machine(instance: Any) -> Machine:
+    items = {item.key: item.value for item in instance.metadata.items}
+    interfaces = list(instance.network_interfaces)
+    return Machine(
+        name=instance.name,
+        zone=instance.zone.rpartition("/")[2],
+        id=str(instance.id),
+        status=instance.status,
+        machine_type=instance.machine_type.rpartition("/")[2],
+        spot=instance.scheduling.provisioning_model == "SPOT",
+        labels=dict(instance.labels),
+        image=items.get("symbio-image", ""),
+        created=_seconds(instance.creation_timestamp),
+        started=_seconds(instance.last_start_timestamp),
+        address=interfaces[0].network_i_p if interfaces else "",
+    )
+
+
+def _seconds(stamp: str) -> float | None:
+    return datetime.fromisoformat(stamp).timestamp() if stamp else None
+
+
+def _stays(name: str, zone: str, operations: list[Any]) -> tuple[Stay, ...]:
+    done = [op for op in operations if op.status.name == "DONE" and not op.error.errors]
+    stays: list[Stay] = []
+    began: float | None = None
+    for op in sorted(done, key=lambda op: (op.end_time, op.insert_time)):
+        kind, at = op.operation_type.rpartition(".")[2], _seconds(op.end_time)
+        if kind in BEGINS and began is None:
+            began = at
+        elif kind in ENDS and began is not None:
+            stays.append(Stay(name=name, zone=zone, started=began, ended=at, why=kind))
+            began = None
+    if began is not None:
+        stays.append(Stay(name=name, zone=zone, started=began, ended=None, why="running"))
+    return tuple(stays)
+
+
+def _hints(error: Any) -> tuple[str, ...]:
+    """Return the zones that a stockout says have room."""
+    for details in error.error_details:
+        zones = details.error_info.metadatas.get("zonesAvailable", "")
+        if zones:
+            return tuple(zone.strip() for zone in zones.split(",") if zone.strip())
+    return ()
+
+
+def _refused(
+    code: str, message: str, zone: str, zones: tuple[str, ...] = (), status: int | None = None
+) -> CloudRefused:
+    scope = scope_of(code, message)
+    if status == 403 and code not in ("quotaExceeded", "rateLimitExceeded"):
+        scope = "project"
+    where = f" in {zone}" if zone and scope != "project" else ""
+    text = " ".join(message.split())
+    return CloudRefused(
+        f"Google Cloud refused{where}: {text} ({code})", code=code, scope=scope, zones=zones
+    )

@@ -50,5 +50,5 @@ $(READY): constraints.txt pyproject.toml
 	@rm -f $(READY_DEV) && touch $@
 
 $(READY_DEV): $(READY)
-	@bash deployments/install.sh $(VENV) 'orchestration,demo,dev'
+	@bash deployments/install.sh $(VENV) 'orchestration,demo,cloud,dev'
 	@touch $@

@@ -273,6 +273,21 @@ class Battery(Record):
     seconds: float = 0.0
 
 
+class LayerReading(Record):
+    """What the FFN of one layer does with its signal."""
+
+    weight_entropy_nats: float
+    """Entropy of the histogram of its weights: 3.50 while they are normal."""
+    effective_rank: float
+    """Directions that its hidden states really use."""
+    width: int
+    """Directions that there are."""
+    input_hidden_nats: float
+    """Information that hidden states hold about inputs, seen through shadows of one dimension."""
+    hidden_output_nats: float
+    """Information that outputs hold about hidden states, seen the same way."""
+
+
 class Outcome(Record):
     """What one attempt at a phase measured."""
 
@@ -302,6 +317,8 @@ class Outcome(Record):
     """Half width of the paired interval of the probe (nats)."""
     alarms: tuple[str, ...] = ()
     """Monitors that fired, in words."""
+    layers: tuple[LayerReading, ...] = ()
+    """The FFNs at the end of the phase, first layer first."""
     tokens: int = 0
     seconds: float = 0.0
 

@@ -85,7 +85,25 @@ def learning(attempts: Sequence[Attempt]) -> str:
         "and validation rising while train falls is overfitting. Each band is an attempt at a "
         "phase; steps that go to candidates or to the final do not move the lines."
     )
-    return cells.section(title, cells.drawing("losses", plots.losses(attempts), caption))
+    return cells.section(
+        title, cells.drawing("losses", plots.losses(attempts), caption), _inside(attempts)
+    )
+
+
+def _inside(attempts: Sequence[Attempt]) -> str:
+    rows = tables.layers(attempts)
+    if not rows:
+        return ""
+    return cells.folded(
+        "Inside the model",
+        cells.caption(
+            "Each layer's feed-forward network, from the end of the first phase to the end of the "
+            "last. Few directions in use, or little information passed on, is capacity that does "
+            "nothing; weight entropy is 3.50 while weights look drawn by chance, and falls as they "
+            "gather on few values."
+        ),
+        rows,
+    )
 
 
 def function(report: FinalReport) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from symbio_core.config import PhaseTable
-from symbio_core.records import Confirmation, Contender, Effect
+from symbio_core.records import Attempt, Confirmation, Contender, Effect
 from symbio_core.report.answer import is_sure, own_name, relative_cost
 from symbio_core.report.cells import FIRM, NONE, count, duration, fixed, ranged, table, where
 from symbio_core.report.schema import AttemptSummary, FinalReport
@@ -140,6 +141,30 @@ def decisions(report: FinalReport) -> str:
         for a in report.phases
     ]
     return table(rows, code=["went on from"], prose=["decision", "why"])
+
+
+def layers(attempts: Sequence[Attempt]) -> str:
+    """List what the FFN of each layer did at the end of the first and of the last attempt."""
+    read = [attempt for attempt in attempts if attempt.outcome.layers]
+    if not read:
+        return ""
+    first, last = read[0].outcome.layers, read[-1].outcome.layers
+    rows = [
+        {
+            "layer": number,
+            "directions in use": _moved(a.effective_rank, b.effective_rank, 0),
+            "of": b.width,
+            "input → hidden (nats)": _moved(a.input_hidden_nats, b.input_hidden_nats, 3),
+            "hidden → output (nats)": _moved(a.hidden_output_nats, b.hidden_output_nats, 3),
+            "weight entropy (nats)": _moved(a.weight_entropy_nats, b.weight_entropy_nats, 2),
+        }
+        for number, (a, b) in enumerate(zip(first, last, strict=True), 1)
+    ]
+    return table(rows, numbers=list(rows[0]))
+
+
+def _moved(before: float, after: float, digits: int) -> str:
+    return f"{before:.{digits}f} → {after:.{digits}f}"
 
 
 def efficiency(report: FinalReport) -> str:

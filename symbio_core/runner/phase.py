@@ -22,6 +22,7 @@ from symbio_core.records import (
     Confirmation,
     EvalPoint,
     Generation,
+    LayerReading,
     Outcome,
     PhasePlan,
     Record,
@@ -34,7 +35,8 @@ from symbio_core.runner.watching import Watch
 from symbio_core.runner.workbench import Workbench
 from symbio_core.search import SearchState, levels, should_explore
 from symbio_core.search import pressure as pressures
-from symbio_core.training import Member, lr_factor
+from symbio_core.streams import generator
+from symbio_core.training import Member, lr_factor, read_layers
 from symbio_core.training.schedule import warmup
 
 SKIP_WINDOW = 40
@@ -427,10 +429,16 @@ class PhaseRun:
             lr_probe=at.lr_probe,
             lr_probe_ci=at.lr_probe_ci,
             alarms=at.watch.alarms(),
+            layers=self._layers(),
             tokens=at.spent * self.bench.tokens_per_step,
             seconds=self.pace.phase_seconds,
         )
         return PhaseResult(outcome, self.search, at.confirmation)
+
+    def _layers(self) -> tuple[LayerReading, ...]:
+        bench, plan = self.bench, self.plan
+        rng = generator(bench.config.seed, "layers", plan.phase, plan.attempt)
+        return read_layers(self.line.model, bench.validation[0], bench.device, rng)
 
     @property
     def _step_now(self) -> int:

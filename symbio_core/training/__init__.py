@@ -3,6 +3,7 @@
 from symbio_core.training.device import Device, prepare_device
 from symbio_core.training.evaluation import Batch, bits_per_byte, ffn_entropy, losses_per_batch
 from symbio_core.training.fusion import Consensus, adopt_shadow, restore
+from symbio_core.training.layers import read_layers
 from symbio_core.training.member import Member, Stretch
 from symbio_core.training.schedule import lr_factor
 
@@ -18,5 +19,6 @@ __all__ = [
     "losses_per_batch",
     "lr_factor",
     "prepare_device",
+    "read_layers",
     "restore",
 ]

@@ -19,6 +19,9 @@
     │   ├── CloudRefused             a request to Google Cloud failed; says where that holds
     │   ├── NoCapacity               every place was tried; what to ask for and where
     │   ├── PriceUnknown             exit code 2
+    │   ├── PriceCapReached          no money is left for another machine
+    │   ├── PhaseLost                a phase elsewhere ended too often without getting further
+    │   ├── TurnOver                 another process has taken this start of a phase
     │   └── Overtime                 retryable: a phase takes far longer than predicted
     ├── TrainingError
     │   ├── Diverged
@@ -27,6 +30,8 @@
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 
 class SymbioError(Exception):
@@ -100,13 +105,18 @@ class CloudRefused(ComputeError):
     """Google Cloud refused a request, or an operation of it ended with an error."""
 
     def __init__(
-        self, text: str, *, code: str = "", scope: str = "zone", zones: tuple[str, ...] = ()
+        self,
+        text: str,
+        *,
+        code: str = "",
+        scope: Literal["zone", "region", "project"] = "zone",
+        zones: tuple[str, ...] = (),
     ) -> None:
         super().__init__(text)
         self.code = code
         """The service's own word, for example ZONE_RESOURCE_POOL_EXHAUSTED."""
         self.scope = scope
-        """How far it holds: `zone`, `region` or `project`."""
+        """How far it holds."""
         self.zones = zones
         """Zones that the service says have room."""
 
@@ -119,6 +129,18 @@ class PriceUnknown(ComputeError):
     """The price table has no row for the machine that was asked for."""
 
     exit_code = 2
+
+
+class PhaseLost(ComputeError):
+    """A phase that runs elsewhere failed, or was lost too often; what it saved is whole."""
+
+
+class TurnOver(ComputeError):
+    """This start of a phase no longer counts: its process ends and saves nothing more."""
+
+
+class PriceCapReached(ComputeError):
+    """The cap on cost leaves no room for a machine, its shutdown counted."""
 
 
 class Overtime(ComputeError):

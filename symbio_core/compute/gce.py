@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 from symbio_core.compute.calling import Patience, insist, reason_of, status_of
 from symbio_core.compute.failover import scope_of
+from symbio_core.compute.instance import described, hints_of, machine_of, stays_of
 from symbio_core.compute.machines import (
     LABEL,
-    RUN_LABEL,
     Machine,
     Order,
     Stay,
@@ -27,9 +26,6 @@ T = TypeVar("T")
 ENDPOINT_VARIABLE = "SYMBIO_GCE_ENDPOINT"
 """Environment variable with another address of the Compute API."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-BEGINS = ("insert", "start")
-ENDS = ("delete", "stop", "suspend", "preempted", "hostError", "guestTerminate", "terminate")
-"""Types of operations after which a machine no longer runs; system ones have a prefix."""
 
 
 class Provisioner:
@@ -59,11 +55,26 @@ class Provisioner:
     # --- what a run does
 
     def image(self) -> str:
-        """Return the newest image of the settings' family, by its exact name."""
+        """Return the newest image of the settings' family, by its exact name.
+
+        Raises:
+            CloudRefused: the family is gone, as families go with time.
+        """
         boot = self.settings.boot
-        found = self._ask(
-            "Images", "get_from_family", project=boot.image_project, family=boot.image_family
-        )
+        try:
+            found = self._ask(
+                "Images", "get_from_family", project=boot.image_project, family=boot.image_family
+            )
+        except CloudRefused as error:
+            if error.code not in ("404", "notFound"):
+                raise
+            raise CloudRefused(
+                f"image family {boot.image_family} is not in project {boot.image_project}; take "
+                f"one of `gcloud compute images list --project {boot.image_project} "
+                "--no-standard-images` for compute.gce.boot.image_family",
+                code="IMAGE_NOT_FOUND",
+                scope="project",
+            ) from error
         return f"projects/{boot.image_project}/global/images/{found.name}"
 
     def launch(self, order: Order) -> Machine:
@@ -74,7 +85,7 @@ class Provisioner:
             ConfigError: the metadata of the order may hold a secret.
         """
         check_metadata(order.metadata)
-        resource = self._resource(order, self.image())
+        resource = described(self.settings, order, self.image())
         operation = self._change("insert", order.zone, instance_resource=resource)
         self._settled(operation, order.zone)
         machine = self.get(order.zone, order.name)
@@ -88,7 +99,7 @@ class Provisioner:
     def get(self, zone: str, name: str) -> Machine | None:
         """Return a machine, or None if there is none of that name in the zone."""
         try:
-            return _machine(self._ask("Instances", "get", zone=zone, instance=name))
+            return machine_of(self._ask("Instances", "get", zone=zone, instance=name))
         except CloudRefused as error:
             if error.code in ("404", "notFound"):
                 return None
@@ -104,7 +115,7 @@ class Provisioner:
         label = self.settings.label
         wanted = f'labels.{LABEL}="{label}"'
         found = [
-            _machine(instance)
+            machine_of(instance)
             for page in self._pages("Instances", "aggregated_list", filter=wanted)
             for scoped in page.items.values()
             for instance in scoped.instances
@@ -123,11 +134,34 @@ class Provisioner:
 
     def stop(self, machine: Machine) -> None:
         """Stop a machine; its disk is kept, and costs. One that is gone counts as stopped."""
-        self._end("stop", machine)
+        self._end("stop", machine.zone, machine.name)
 
     def delete(self, machine: Machine) -> None:
         """Delete a machine and its disk. One that is gone counts as deleted."""
-        self._end("delete", machine)
+        self._end("delete", machine.zone, machine.name)
+
+    def delete_by_name(self, zone: str, name: str) -> None:
+        """Delete a machine that may or may not be there, for example after a launch that hung."""
+        self._end("delete", zone, name)
+
+    def until_running(self, machine: Machine) -> Machine:
+        """Wait until a machine that is on its way runs.
+
+        Raises:
+            CloudRefused: it went away or stopped instead.
+        """
+        now = self._until(machine, ("RUNNING", "STOPPING", "TERMINATED", "STOPPED"))
+        if now is None or now.status != "RUNNING":
+            raise CloudRefused(
+                f"machine {machine.name} in {machine.zone} went away before it ran; "
+                "another place will be tried",
+                code="RESOURCE_NOT_READY",
+            )
+        return now
+
+    def until_stopped(self, machine: Machine) -> Machine | None:
+        """Wait until a machine that is on its way out has stopped, or is gone (None)."""
+        return self._until(machine, ("TERMINATED", "STOPPED", "RUNNING"))
 
     def serial(self, machine: Machine, start: int = 0) -> tuple[str, int]:
         """Return what a machine wrote to its first serial port, and where to go on reading.
@@ -176,7 +210,7 @@ class Provisioner:
         """
         pages = self._pages("ZoneOperations", "list", zone=zone)
         link = f"/instances/{name}"
-        return _stays(
+        return stays_of(
             name, zone, [o for p in pages for o in p.items if o.target_link.endswith(link)]
         )
 
@@ -190,75 +224,28 @@ class Provisioner:
             found = self._ask("Regions", "get", region=region)
         return {quota.metric: (quota.limit, quota.usage) for quota in found.quotas}
 
-    # --- how it is said
+    # --- how it is asked
 
-    def _resource(self, order: Order, image: str) -> dict[str, Any]:
-        mine = {LABEL: self.settings.label, RUN_LABEL: label_value(order.run_id)}
-        labels = {**{k: label_value(v) for k, v in order.labels.items()}, **mine}
-        boot, access = self.settings.boot, self.settings.access
-        zone = f"zones/{order.zone}"
-        metadata = {
-            "startup-script": order.startup_script,
-            "enable-oslogin": "TRUE" if access.os_login else "FALSE",
-            "symbio-image": image,
-            **order.metadata,
-        }
-        return {
-            "name": order.name,
-            "machine_type": f"{zone}/machineTypes/{self.settings.machine_type}",
-            "labels": labels,
-            "scheduling": self._scheduling(order),
-            "disks": [
-                {
-                    "boot": True,
-                    "auto_delete": True,
-                    "initialize_params": {
-                        "source_image": image,
-                        "disk_size_gb": boot.disk_gb,
-                        "disk_type": f"{zone}/diskTypes/{boot.disk_type}",
-                        "labels": labels,
-                    },
-                }
-            ],
-            "network_interfaces": [self._network(order.zone)],
-            "service_accounts": [
-                {"email": access.service_account or "default", "scopes": list(access.scopes)}
-            ],
-            "metadata": {"items": [{"key": k, "value": v} for k, v in metadata.items() if v]},
-        }
-
-    def _scheduling(self, order: Order) -> dict[str, Any]:
-        longest = round(self.settings.max_run_hours * 3600)
-        own = order.max_run_s if order.max_run_s is not None else longest
-        rules: dict[str, Any] = {
-            "provisioning_model": "SPOT" if order.spot else "STANDARD",
-            "instance_termination_action": self.settings.at_end.upper(),
-            "on_host_maintenance": "TERMINATE",
-            "automatic_restart": False,
-            # The service takes no cap under 30 s.
-            "max_run_duration": {"seconds": max(30, min(own, longest))},
-        }
-        if order.spot and self.settings.notice_s:
-            rules["preemption_notice_duration"] = {"seconds": self.settings.notice_s}
-        return rules
-
-    def _network(self, zone: str) -> dict[str, Any]:
-        access = self.settings.access
-        interface: dict[str, Any] = {"network": f"global/networks/{access.network}"}
-        if access.subnetwork:
-            region = zone.rpartition("-")[0]
-            interface["subnetwork"] = f"regions/{region}/subnetworks/{access.subnetwork}"
-        if access.external_ip:
-            interface["access_configs"] = [{"name": "External NAT", "type_": "ONE_TO_ONE_NAT"}]
-        return interface
-
-    def _end(self, method: str, machine: Machine) -> None:
+    def _end(self, method: str, zone: str, name: str) -> None:
         try:
-            operation = self._change(method, machine.zone, instance=machine.name)
-            self._settled(operation, machine.zone)
+            self._settled(self._change(method, zone, instance=name), zone)
         except CloudRefused as error:
             if error.code not in ("404", "notFound", "RESOURCE_NOT_FOUND"):
                 raise
+
+    def _until(self, machine: Machine, states: tuple[str, ...]) -> Machine | None:
+        until = self.patience.clock() + self.patience.operation_s
+        while True:
+            now = self.get(machine.zone, machine.name)
+            if now is None or now.status in states:
+                return now
+            if self.patience.clock() > until:
+                raise CloudRefused(
+                    f"machine {machine.name} in {machine.zone} is {now.status} for longer than "
+                    f"{self.patience.operation_s:g} s; look at it in the console",
+                    code="TIMEOUT",
+                )
+            self.patience.sleep(self.patience.poll_s)
 
     def _change(self, method: str, zone: str, **fields: Any) -> Any:
         # One id for all tries: the service answers a repeated request with the first operation.
@@ -278,7 +265,7 @@ class Provisioner:
             self.patience.sleep(self.patience.poll_s)
             operation = self._ask("ZoneOperations", "get", zone=zone, operation=operation.name)
         for error in operation.error.errors:
-            raise _refused(error.code, error.message, zone, _hints(error))
+            raise _refused(error.code, error.message, zone, hints_of(error))
         if operation.http_error_status_code >= 400:
             code = str(operation.http_error_status_code)
             raise _refused(code, operation.http_error_message, zone)
@@ -344,53 +331,6 @@ class Provisioner:
 
             return AnonymousCredentials()  # type: ignore[no-untyped-call]
         return None
-
-
-def _machine(instance: Any) -> Machine:
-    items = {item.key: item.value for item in instance.metadata.items}
-    interfaces = list(instance.network_interfaces)
-    return Machine(
-        name=instance.name,
-        zone=instance.zone.rpartition("/")[2],
-        id=str(instance.id),
-        status=instance.status,
-        machine_type=instance.machine_type.rpartition("/")[2],
-        spot=instance.scheduling.provisioning_model == "SPOT",
-        labels=dict(instance.labels),
-        image=items.get("symbio-image", ""),
-        created=_seconds(instance.creation_timestamp),
-        started=_seconds(instance.last_start_timestamp),
-        address=interfaces[0].network_i_p if interfaces else "",
-    )
-
-
-def _seconds(stamp: str) -> float | None:
-    return datetime.fromisoformat(stamp).timestamp() if stamp else None
-
-
-def _stays(name: str, zone: str, operations: list[Any]) -> tuple[Stay, ...]:
-    done = [op for op in operations if op.status.name == "DONE" and not op.error.errors]
-    stays: list[Stay] = []
-    began: float | None = None
-    for op in sorted(done, key=lambda op: (op.end_time, op.insert_time)):
-        kind, at = op.operation_type.rpartition(".")[2], _seconds(op.end_time)
-        if kind in BEGINS and began is None:
-            began = at
-        elif kind in ENDS and began is not None:
-            stays.append(Stay(name=name, zone=zone, started=began, ended=at, why=kind))
-            began = None
-    if began is not None:
-        stays.append(Stay(name=name, zone=zone, started=began, ended=None, why="running"))
-    return tuple(stays)
-
-
-def _hints(error: Any) -> tuple[str, ...]:
-    """Return the zones that a stockout says have room."""
-    for details in error.error_details:
-        zones = details.error_info.metadatas.get("zonesAvailable", "")
-        if zones:
-            return tuple(zone.strip() for zone in zones.split(",") if zone.strip())
-    return ()
 
 
 def _refused(

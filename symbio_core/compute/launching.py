@@ -1,0 +1,207 @@
+"""One machine for a run, from wherever there is one: reused, started again, or launched."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from symbio_core.compute.failover import Failure, GiveUp, Place, next_place
+from symbio_core.compute.gce import Provisioner
+from symbio_core.compute.ledger import SHUTDOWN_S, Ledger, MachineAttempt
+from symbio_core.compute.machines import Machine, Order, machine_name, reuse
+from symbio_core.compute.prices import price
+from symbio_core.errors import CloudRefused, NoCapacity, PriceCapReached
+
+EARLIER_S = 60.0
+"""How long before the money ends the service itself pulls the plug (s)."""
+
+
+def _quiet(_: object) -> None:
+    """Tell nobody."""
+
+
+@dataclass
+class Launcher:
+    """Sees to it that a run has one machine, and that the ledger knows of each it ever had."""
+
+    provisioner: Provisioner
+    run_id: str
+    startup_script: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Further keys that the machine can read; never a secret."""
+    labels: dict[str, str] = field(default_factory=dict)
+    cap_usd: float | None = None
+    """The most that the run's machines may cost ($)."""
+    ledger: Ledger = field(default_factory=Ledger)
+    failures: list[Failure] = field(default_factory=list)
+    """What was refused or taken back; clear it when the run has made progress."""
+    remember: Callable[[Ledger], None] = _quiet
+    """Keeps the ledger; called before every order and after every change."""
+    say: Callable[[str], None] = _quiet
+    """Told in a sentence what happens."""
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+
+    def bring_up(self, doomed: Collection[str] = ()) -> Machine:
+        """Return the run's machine, running: the one it has, or one from the next place.
+
+        Args:
+            doomed: names of machines not to go on with; they are deleted first.
+
+        Raises:
+            NoCapacity: every place was tried; the message says what to ask for and where.
+            PriceCapReached: the cap leaves no money for a machine.
+            CloudRefused: the service could not be reached.
+        """
+        while (found := self._reused(doomed)) is None:
+            decision = next_place(self.provisioner.settings, self.failures, self.clock())
+            if isinstance(decision, GiveUp):
+                raise NoCapacity(decision.reason)
+            if decision.wait_s > 0.0:
+                self.say(f"{decision.place.zone} rests for another {decision.wait_s:.0f} s")
+                self.sleep(decision.wait_s)
+            machine = self._launched(decision.place)
+            if machine is not None:
+                return machine
+        return found
+
+    def lost(self, machine: Machine, code: str) -> None:
+        """Note that a machine was taken back or broke, so that the next comes from elsewhere."""
+        place = Place(zone=machine.zone, spot=machine.spot)
+        self.failures.append(Failure(place=place, code=code, at_s=self.clock()))
+
+    def settle(self) -> Ledger:
+        """Bring the ledger up to what the service says about each machine's time."""
+        for one in self.ledger.attempts:
+            if not one.is_over:
+                self._keep(self._asked(one))
+        return self.ledger
+
+    def remove_all(self) -> None:
+        """Delete every machine of the run, and settle the ledger."""
+        for machine in self.provisioner.find(self.run_id):
+            self.provisioner.delete(machine)
+        self.settle()
+
+    def _asked(self, one: MachineAttempt) -> Ledger:
+        stays = self.provisioner.stays(one.zone, one.name)
+        machine = self.provisioner.get(one.zone, one.name)
+        if machine is not None:
+            return self.ledger.told(one.name, stays)
+        if not stays:
+            return self.ledger.refused(one.name, one.refused or "never granted")
+        if stays[-1].ended is None:
+            # Gone, and nothing says since when.
+            gone = stays[-1].model_copy(update={"ended": self.clock(), "why": "gone"})
+            stays = (*stays[:-1], gone)
+        return self.ledger.told(one.name, stays, is_over=True)
+
+    def _reused(self, doomed: Collection[str]) -> Machine | None:
+        """Return a machine that the run already has, running; remove those beyond one."""
+        machines = self._at_rest(doomed)
+        plan = reuse(machines)
+        for machine in plan.remove:
+            self.say(f"removing {machine.name}: a run has one machine")
+            self.provisioner.delete(machine)
+        if plan.keep is None:
+            return None
+        self._adopt(plan.keep)
+        try:
+            if plan.action == "start":
+                self.say(f"starting {plan.keep.name} in {plan.keep.zone} again")
+                kept = self.provisioner.start(plan.keep)
+            else:
+                kept = self.provisioner.until_running(plan.keep)
+        except CloudRefused as error:
+            self._failed(error, Place(zone=plan.keep.zone, spot=plan.keep.spot))
+            # Its disk holds nothing that the bucket does not; a fresh machine goes anywhere.
+            self.provisioner.delete(plan.keep)
+            self.settle()
+            return None
+        self.settle()
+        return kept
+
+    def _at_rest(self, doomed: Collection[str]) -> tuple[Machine, ...]:
+        """Return the run's machines once none of them is on its way out."""
+        for machine in self.provisioner.find(self.run_id):
+            if machine.name in doomed:
+                self.provisioner.delete(machine)
+            elif machine.status == "STOPPING":
+                self.provisioner.until_stopped(machine)
+        return self.provisioner.find(self.run_id)
+
+    def _launched(self, place: Place) -> Machine | None:
+        attempt, max_run_s = self._attempt(place)
+        self._keep(self.ledger.ordered(attempt))
+        kind = "spot" if place.spot else "full price"
+        self.say(f"ordering {attempt.machine_type} ({kind}) in {place.zone}")
+        order = Order(
+            run_id=self.run_id,
+            name=attempt.name,
+            zone=place.zone,
+            spot=place.spot,
+            startup_script=self.startup_script,
+            metadata=self.metadata,
+            labels=self.labels,
+            max_run_s=max_run_s,
+        )
+        try:
+            machine = self.provisioner.launch(order)
+        except CloudRefused as error:
+            self._failed(error, place)
+            if error.code in ("TIMEOUT", "network"):
+                # It may still come: it must not.
+                self.provisioner.delete_by_name(place.zone, attempt.name)
+                self.settle()
+            else:
+                self._keep(self.ledger.refused(attempt.name, error.code))
+            return None
+        self.settle()
+        return machine
+
+    def _attempt(self, place: Place) -> tuple[MachineAttempt, int | None]:
+        settings = self.provisioner.settings
+        cost = price(settings, place.zone, spot=place.spot)
+        now = self.clock()
+        left_s = self.ledger.seconds_left(self.cap_usd, now, cost)
+        if left_s <= 0.0:
+            spent = self.ledger.usd(now)
+            raise PriceCapReached(
+                f"${spent:.2f} of the cap of ${self.cap_usd:.2f} are spent and the rest pays for "
+                f"no further machine in {place.zone} ({cost.note}); raise --max-cost to go on"
+            )
+        attempt = MachineAttempt(
+            name=machine_name(self.run_id, len(self.ledger.attempts) + 1),
+            zone=place.zone,
+            machine_type=settings.machine_type,
+            spot=place.spot,
+            price=cost,
+            ordered=now,
+        )
+        return attempt, None if math.isinf(left_s) else int(left_s + SHUTDOWN_S - EARLIER_S)
+
+    def _adopt(self, machine: Machine) -> None:
+        """Enter a machine that the ledger does not know: its order was never written down."""
+        if any(one.name == machine.name for one in self.ledger.attempts):
+            return
+        cost = price(self.provisioner.settings, machine.zone, spot=machine.spot)
+        attempt = MachineAttempt(
+            name=machine.name,
+            zone=machine.zone,
+            machine_type=machine.machine_type,
+            spot=machine.spot,
+            price=cost,
+            ordered=machine.created or self.clock(),
+        )
+        self._keep(self.ledger.ordered(attempt))
+
+    def _failed(self, error: CloudRefused, place: Place) -> None:
+        self.say(str(error))
+        self.failures.append(Failure.of(error, place, self.clock()))
+
+    def _keep(self, ledger: Ledger) -> None:
+        if ledger != self.ledger:
+            self.ledger = ledger
+            self.remember(ledger)

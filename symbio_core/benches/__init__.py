@@ -12,6 +12,7 @@ from symbio_core.benches import (
     ablation,
     battery,
     efficacy,
+    horizon,
     null_search,
     orchestration,
     planted_winner,
@@ -45,6 +46,7 @@ BENCHES = {
     "efficacy": Bench(
         "symbio against GELU, SiLU and ReLU² at equal steps and equal seconds", efficacy.measure
     ),
+    "horizon": Bench("what a lead after few steps says about the end", horizon.measure),
     "null-search": Bench(
         "how often a search with shuffled scores claims a winner", null_search.measure
     ),

@@ -32,7 +32,6 @@ from symbio_core.runner.confirm import NOTICEABLE_COST
 from symbio_core.runner.coupling import Coupling
 from symbio_core.runner.workbench import Workbench
 from symbio_core.search import (
-    FRESH_NOISE_NATS,
     TRAINING_NOISE_NATS,
     Pressure,
     Proposal,
@@ -40,6 +39,7 @@ from symbio_core.search import (
     Rung,
     SearchState,
     bonus_decay,
+    early_noise,
     front_after,
     propose,
     rank,
@@ -391,14 +391,19 @@ def _winner(population: Population) -> Trial | None:
     won = select_winner(
         [t.ranked for t in population.alive if t.ranked is not None],
         n_batches=len(population.bench.searched),
-        training_noise_nats=(
-            FRESH_NOISE_NATS if population.setting.is_fresh else TRAINING_NOISE_NATS
-        ),
+        training_noise_nats=_noise(population),
         free_energy=population.bench.config.search.free_energy,
     )
     return next(
         (t for t in population.alive if won and t.candidate.formula == won.candidate.formula), None
     )
+
+
+def _noise(population: Population) -> float:
+    setting = population.setting
+    if not setting.is_fresh:
+        return TRAINING_NOISE_NATS
+    return early_noise(setting.rungs[-1].total, population.bench.config.budget.steps)
 
 
 def plan_rungs(bench: Workbench, settings: PhaseSettings, population: int) -> tuple[Rung, ...]:

@@ -24,10 +24,9 @@ from symbio_core.search.state import (
     should_explore,
     tell,
 )
-from symbio_core.search.uncertainty import FRESH_NOISE_NATS, TRAINING_NOISE_NATS, widened
+from symbio_core.search.uncertainty import TRAINING_NOISE_NATS, early_noise, widened
 
 __all__ = [
-    "FRESH_NOISE_NATS",
     "TRAINING_NOISE_NATS",
     "HallEntry",
     "Pressure",
@@ -37,6 +36,7 @@ __all__ = [
     "SearchState",
     "Trial",
     "bonus_decay",
+    "early_noise",
     "front",
     "front_after",
     "functional_distance",

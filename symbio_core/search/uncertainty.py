@@ -18,6 +18,22 @@ absolute difference of two draws is 1.13 standard deviations. No interval from e
 alone can see it."""
 FRESH_NOISE_NATS = 0.01
 """The same of members that start from fresh weights of a small model (nats a token)."""
+HORIZON_NATS = 0.015
+"""What a difference still moves by while training goes on e times as long (nats a token).
+
+Functions that learn fast early need not end well: `symbio bench horizon` shows squares ahead of
+GELU by 0.05 nat after 120 steps, and level with it or behind at the end of the demo."""
+
+
+def early_noise(seen_steps: int, whole_steps: int) -> float:
+    """Return the standard deviation of the end's difference around an early one (nats a token).
+
+    Args:
+        seen_steps: steps from fresh weights after which candidates are compared, ≥ 1.
+        whole_steps: steps that the run trains in all.
+    """
+    folds = math.log(max(1.0, whole_steps / seen_steps))
+    return math.hypot(FRESH_NOISE_NATS, HORIZON_NATS * folds)
 
 
 def quantile(confidence: float, *, n_batches: int = EVAL_BATCHES, comparisons: int = 1) -> float:

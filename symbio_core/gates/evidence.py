@@ -71,8 +71,8 @@ def share_interval(part: int, whole: int, *, confidence: float) -> Interval:
     half /= 1.0 + z2 / whole
     return Interval(
         value=share,
-        low=max(0.0, middle - half),
-        high=min(1.0, middle + half),
+        low=max(0.0, min(share, middle - half)),
+        high=min(1.0, max(share, middle + half)),
         confidence=confidence,
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from deployments.server import start
 from deployments.surroundings import running_server, settle
+from symbio_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from symbio_core.config import RunConfig
@@ -36,6 +37,11 @@ def run_embedded(config: RunConfig, run_id: str | None) -> FinalReport:
     api_url = os.environ.get("PREFECT_API_URL") or running_server(home)
     if api_url is not None:
         return _run_at(api_url, config, run_id)
+    if config.compute.kind != "local":
+        raise ConfigError(
+            f"compute.kind is '{config.compute.kind}', and the worker there needs a Prefect server "
+            "that it can reach; start `symbio up` first, or set PREFECT_API_URL"
+        )
     server = start(home)
     # While it starts, what takes long to import is imported.
     import flows.autonomous  # noqa: F401

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Failed
 
 from flows.asking import ask_person
-from flows.phases import PHASE_FLOWS
+from flows.phases import live_phase
 from symbio_core.config import RunConfig
 from symbio_core.errors import Interrupted, SymbioError
 from symbio_core.profiles import profile
@@ -46,7 +46,7 @@ async def live(config: RunConfig, run_id: str | None) -> FinalReport:
     await _take_name(run_id)
 
     while (plan := await plan_next(root, run_id)) is not None:
-        verdicts = await PHASE_FLOWS[plan.phase](root, run_id, plan)
+        verdicts = await live_phase(root, run_id, plan)
         decision = await decide(root, run_id, plan, verdicts)
         if decision.kind == "ask":
             choice = await ask_person(decision.reason, config.budget.ask_timeout_s)

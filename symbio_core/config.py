@@ -447,11 +447,36 @@ class GceSettings(Settings):
         return tuple(dict.fromkeys(zone.rpartition("-")[0] for zone in self.zones))
 
 
+class ElsewhereSettings(Settings):
+    """How the parent and a phase on another machine keep in touch, through the storage root."""
+
+    beat_s: float = Field(5.0, ge=0.1, le=30.0)
+    """The phase says this often that it lives (s)."""
+    lost_after_s: float = Field(45.0, ge=0.5, le=120.0)
+    """Silence after which a phase counts as lost and is started again (s)."""
+    poll_s: float = Field(2.0, ge=0.05, le=30.0)
+    """The parent looks this often (s)."""
+    pause_s: float = Field(5.0, ge=0.0, le=600.0)
+    """Pause before a phase is started again (s); each start that got no further doubles it."""
+    max_fruitless: int = Field(5, ge=1, le=50)
+    """Starts in a row that get no further than those before, after which the run stops."""
+
+    @model_validator(mode="after")
+    def silence_is_longer_than_a_beat(self) -> Self:
+        """Refuse to call a phase lost that merely has not beaten yet."""
+        if self.lost_after_s < 3 * self.beat_s:
+            raise ValueError(
+                f"lost_after_s={self.lost_after_s:g} is less than three beats of {self.beat_s:g} s;"
+                " raise it or lower beat_s"
+            )
+        return self
+
+
 class ComputeSettings(Settings):
     """Where it runs."""
 
-    kind: Literal["local", "gce"] = "local"
-    """This machine, or one of Google Compute Engine that symbio starts, heals and removes."""
+    kind: Literal["local", "pool", "gce"] = "local"
+    """This machine, whichever serves the pool symbio-gpu, or one of Google that symbio starts."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes CUDA where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -460,6 +485,8 @@ class ComputeSettings(Settings):
     """CPU threads; empty takes the physical cores."""
     deterministic: bool | None = None
     """Insist on repeatable kernels; empty means on a CPU yes, on a GPU no."""
+    elsewhere: ElsewhereSettings = ElsewhereSettings()
+    """How to keep in touch, where kind is not local."""
     gce: GceSettings = GceSettings()
     """The machine, where kind is gce."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -61,6 +62,16 @@ def open_at(config: RunConfig, run_id: str | None) -> str:
 def close(root: str, run_id: str) -> None:
     """Forget an open run, so that whoever needs it next reads its journal again."""
     _open_runs.pop((root, run_id), None)
+
+
+@contextmanager
+def hold(root: str, run: Run) -> Iterator[None]:
+    """Let the tasks of this process work on ``run`` while the body runs."""
+    _open_runs[root, run.run_id] = run
+    try:
+        yield
+    finally:
+        close(root, run.run_id)
 
 
 async def in_thread(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from symbio_core.errors import ConfigError
 from symbio_core.records import Decision, PhasePlan
 from symbio_core.report import FinalReport
 from symbio_core.runner.run import Run
@@ -11,7 +12,15 @@ def live(run: Run) -> FinalReport:
     """Live a run from wherever it stands to its end and return the report.
 
     A person cannot be asked here, so where the settings say `ask`, the run goes on.
+
+    Raises:
+        ConfigError: the settings send phases to another machine, which takes Prefect.
     """
+    if run.config.compute.kind != "local":
+        raise ConfigError(
+            f"compute.kind is '{run.config.compute.kind}', which needs Prefect to reach the other "
+            "machine; run it without --plain, or set compute.kind=local"
+        )
     while (plan := run.plan_next()) is not None:
         run.train(plan)
         judge(run, plan)

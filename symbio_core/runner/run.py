@@ -6,6 +6,7 @@ what the journal holds. So any process that has the storage root and the run's i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -187,6 +188,26 @@ class Run:
         self._note("written", battery=battery)
         return battery
 
+    def enter(self, plan: PhasePlan, lines: Sequence[dict[str, Any]]) -> bool:
+        """Enter what a phase that ran elsewhere has found; say whether that is all of it.
+
+        All lines go into the journal at once, so a process that dies here has entered all or none.
+
+        Args:
+            plan: the attempt under way.
+            lines: what its process would have written into the journal.
+        """
+        pending = self._pending(plan)
+        if pending.outcome is None or pending.battery is None:
+            found = self._folded
+            for line in lines:
+                found = lifecycle.step(self.config, found, line)
+            there = found.pending
+            if there is None or there.outcome is None or there.battery is None:
+                return False
+            self._enter(*lines)
+        return True
+
     def judge_battery(self, plan: PhasePlan) -> tuple[Verdict, ...]:
         """Ask whether the phase made the model better, and whether it broke something."""
         pending = self._pending(plan)
@@ -322,11 +343,17 @@ class Run:
 
     def _note(self, event: str, **content: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"event": event, "at": now, **{key: _plain(v) for key, v in content.items()}}
-        self.store.journal.append([line])
-        self._events.append(line)
-        self._folded = lifecycle.step(self.config, self._folded, line)
+        self._enter({"event": event, "at": now, **{k: _plain(v) for k, v in content.items()}})
+
+    def _enter(self, *lines: dict[str, Any]) -> None:
+        self.store.journal.append(lines)
+        self._fold_in(*lines)
         self.store.write_state(self.state.model_dump(mode="json"))
+
+    def _fold_in(self, *lines: dict[str, Any]) -> None:
+        for line in lines:
+            self._events.append(line)
+            self._folded = lifecycle.step(self.config, self._folded, line)
 
     def _retain(self) -> None:
         state = self.state

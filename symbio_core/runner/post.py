@@ -1,0 +1,180 @@
+"""Where a phase that runs elsewhere and the parent that waits for it meet: three small objects.
+
+::
+
+    runs/<run_id>/elsewhere/<phase>-<attempt>/
+        turn.json      written by the parent: which start of the phase counts, and whether to stop
+        pulse.json     written by the phase, every few seconds: it lives, and how far it is
+        result.json    written by the phase: journal lines that the parent will enter
+
+Only the parent writes the journal. Each start of the phase has a number, its turn; a process whose
+turn is over finds that out at its next pulse and ends without saving, and its pulse and its result
+lose their compare-and-swap. So a phase that was given up for lost and lives on harms nobody.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+from uuid import uuid4
+
+from symbio_core.errors import StorageError, SwapLost, TurnOver
+from symbio_core.records import PhasePlan, Record
+from symbio_core.storage import RunStore
+
+
+class Turn(Record):
+    """Which start of an attempt counts: the parent's word."""
+
+    number: int
+    """Counted from 1."""
+    stop: bool = False
+    """Save and stop at the next step."""
+    fruitless: int = 0
+    """Starts in a row, before this one, that ended without a step more than the ones before."""
+    reached: int = 0
+    """Furthest step of the run that any earlier start reported."""
+    why: str = ""
+    """What ended the start before."""
+
+
+class Pulse(Record):
+    """That a phase lives, and how far it is: the phase's word."""
+
+    turn: int
+    holder: str
+    """Made up by each process, so that two of one turn are told apart."""
+    beat: int = 0
+    state: Literal["running", "done", "saved", "failed"] = "running"
+    message: str = ""
+    """What went wrong, where it failed."""
+    retryable: bool = False
+    """Whether another start may do better."""
+    host: str = ""
+    pid: int = 0
+    activity: str = "starting"
+    step: int = 0
+    """Steps of the run spent so far."""
+    loss: float | None = None
+    tokens_per_s: float | None = None
+    eta_s: float | None = None
+    formula: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """The process has ended by itself."""
+        return self.state != "running"
+
+
+class Post:
+    """The three objects of one attempt at a phase."""
+
+    def __init__(self, store: RunStore, plan: PhasePlan) -> None:
+        self.store = store.store
+        self.home = f"{store.home}/elsewhere/{plan.phase}-{plan.attempt}"
+
+    # --- the parent's side
+
+    def turn(self) -> Turn | None:
+        """Return the turn that counts, or None before the first."""
+        found = self._read("turn.json")
+        return Turn.model_validate(found[0]) if found else None
+
+    def give_turn(self, before: Turn | None, turn: Turn) -> None:
+        """Put ``turn`` in the place of the one that counted.
+
+        Raises:
+            SwapLost: another parent has moved it since.
+        """
+        found = self._read("turn.json")
+        if (Turn.model_validate(found[0]) if found else None) != before:
+            raise SwapLost(
+                f"another process has started {self.home} again; see that one parent works on it"
+            )
+        self._write("turn.json", turn.model_dump(mode="json"), found[1] if found else None)
+
+    def pulse(self) -> Pulse | None:
+        """Return the newest pulse, of whichever turn."""
+        found = self._read("pulse.json")
+        return Pulse.model_validate(found[0]) if found else None
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the journal lines that the phase has found so far."""
+        found = self._read("result.json")
+        return list(found[0]["lines"]) if found else []
+
+    # --- the phase's side
+
+    def take(self, turn: int, host: str, pid: int = 0) -> Sitting:
+        """Begin a turn, as the one process that may.
+
+        Raises:
+            TurnOver: another turn counts by now, or another process has taken this one.
+        """
+        sitting = Sitting(self, turn, host, pid)
+        pulse = self.pulse()
+        if pulse is not None and pulse.turn == turn:
+            raise TurnOver(f"turn {turn} of {self.home} was taken by another process already")
+        sitting.beat(activity="starting")
+        return sitting
+
+    def _read(self, name: str) -> tuple[dict[str, Any], str] | None:
+        found = self.store.read(f"{self.home}/{name}")
+        if found is None:
+            return None
+        try:
+            return json.loads(found.data), found.version
+        except ValueError as error:
+            where = self.store.where(f"{self.home}/{name}")
+            raise StorageError(f"{where} is damaged ({error}); delete it and resume") from error
+
+    def _write(self, name: str, content: dict[str, Any], version: str | None) -> str:
+        text = json.dumps(content, sort_keys=True, indent=1) + "\n"
+        return self.store.swap(f"{self.home}/{name}", text.encode(), version)
+
+
+class Sitting:
+    """One process's turn at a phase."""
+
+    def __init__(self, post: Post, turn: int, host: str, pid: int) -> None:
+        self.post = post
+        self.turn = turn
+        self._pulse = Pulse(turn=turn, holder=uuid4().hex, host=host, pid=pid)
+        before = post._read("pulse.json")
+        self._pulse_version = before[1] if before else None
+        result = post._read("result.json")
+        self._result_version = result[1] if result else None
+        self.lines: list[dict[str, Any]] = list(result[0]["lines"]) if result else []
+
+    def beat(self, **facts: Any) -> Turn:
+        """Say that the phase lives, and return what the parent wishes.
+
+        Raises:
+            TurnOver: another turn counts by now; nothing may be saved any more.
+        """
+        turn = self.post.turn()
+        if turn is None or turn.number != self.turn:
+            raise TurnOver(f"turn {self.turn} of {self.post.home} is over")
+        fresh = {"beat": self._pulse.beat + 1, **facts}
+        self._pulse = self._pulse.model_copy(update=fresh)
+        try:
+            self._pulse_version = self.post._write(
+                "pulse.json", self._pulse.model_dump(mode="json"), self._pulse_version
+            )
+        except SwapLost as error:
+            raise TurnOver(f"another process beats for {self.post.home}") from error
+        return turn
+
+    def note(self, line: dict[str, Any]) -> None:
+        """Keep a journal line for the parent.
+
+        Raises:
+            TurnOver: another process has written since.
+        """
+        lines = [*self.lines, line]
+        content = {"turn": self.turn, "lines": lines}
+        try:
+            self._result_version = self.post._write("result.json", content, self._result_version)
+        except SwapLost as error:
+            raise TurnOver(f"another process has written {self.post.home}/result.json") from error
+        self.lines = lines

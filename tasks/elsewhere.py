@@ -1,0 +1,273 @@
+"""A phase on another machine: the parent starts it and keeps watch, the phase's process sits.
+
+What is true lies in the storage root. Prefect carries the start to a worker and its word that a
+process has ended is taken as a hint: a phase counts as lost when its pulse in the storage stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from prefect import get_client, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.deployments import arun_deployment
+from prefect.exceptions import PrefectException
+from prefect.logging import get_run_logger
+from prefect.states import Crashed
+
+from symbio_core import progress
+from symbio_core.errors import Interrupted, PhaseLost
+from symbio_core.progress import Progress
+from symbio_core.records import PhasePlan
+from tasks.showing import progress_shown
+from tasks.working import hold, in_thread, is_retryable, run_at
+
+if TYPE_CHECKING:
+    from symbio_core.runner.elsewhere import Pulse, Turn
+
+DEPLOYMENT = "gpu"
+"""Name of the phases' deployments on the pool symbio-gpu."""
+START_S = 60.0
+"""What a process may take, beyond the usual silence, from its start to its first pulse (s)."""
+REMIND_S = 60.0
+"""A start that no worker takes is spoken of this often (s)."""
+
+
+def runs_elsewhere(root: str, run_id: str) -> bool:
+    """Say whether the run's settings send its phases to another machine."""
+    return run_at(root, run_id).config.compute.kind != "local"
+
+
+def _worth_another_try(of: Any, task_run: TaskRun, state: State[Any]) -> bool:
+    # All of it is idempotent, so a server that could not be reached is simply asked again.
+    return is_retryable(of, task_run, state) or isinstance(
+        state.data, httpx.HTTPError | PrefectException
+    )
+
+
+@task(
+    name="phase elsewhere",
+    task_run_name="{plan.phase} elsewhere",
+    retries=3,
+    retry_delay_seconds=5,
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_worth_another_try,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def live_elsewhere(root: str, run_id: str, plan: PhasePlan) -> None:
+    """Have the phase trained by a worker, start it again if it is lost, enter what it found."""
+    async with progress_shown(run_id):
+        await Vigil(root, run_id, plan).keep()
+
+
+class Vigil:
+    """The parent's watch over one attempt that runs elsewhere."""
+
+    def __init__(self, root: str, run_id: str, plan: PhasePlan) -> None:
+        from symbio_core.runner.elsewhere import Post
+
+        self.run = run_at(root, run_id)
+        self.root = root if "://" in root else str(Path(root).resolve())
+        self.run_id = run_id
+        self.plan = plan
+        self.settings = self.run.config.compute.elsewhere
+        self.post = Post(self.run.store, plan)
+        self.log = get_run_logger()
+
+    async def keep(self) -> None:
+        """Go on until the whole result is in the journal.
+
+        Raises:
+            PhaseLost: it failed, or was lost too often without getting further.
+            Interrupted: somebody asked the run to stop; the phase has saved.
+        """
+        while not await self._entered():
+            turn = await self._turn()
+            flow_run = await self._start(turn)
+            why = await self._watch(turn, flow_run)
+            if why is None:
+                continue
+            await self._settle(flow_run, why)
+            await self._next(turn, why)
+
+    async def _entered(self) -> bool:
+        lines = await asyncio.to_thread(self.post.lines)
+        return await in_thread(self.run.enter, self.plan, lines)
+
+    async def _turn(self) -> Turn:
+        from symbio_core.runner.elsewhere import Turn
+
+        turn = await asyncio.to_thread(self.post.turn)
+        if turn is None:
+            turn = Turn(number=1)
+            await asyncio.to_thread(self.post.give_turn, None, turn)
+        return turn
+
+    async def _start(self, turn: Turn) -> FlowRun:
+        # The same key finds the same flow run again, so a parent that comes back starts no second.
+        key = f"{self.root}/{self.run_id}/{self.plan.phase}-{self.plan.attempt}/{turn.number}"
+        return await arun_deployment(
+            f"{self.plan.phase}/{DEPLOYMENT}",
+            parameters={
+                "root": self.root,
+                "run_id": self.run_id,
+                "plan": self.plan.model_dump(mode="json"),
+                "turn": turn.number,
+            },
+            timeout=0,
+            idempotency_key=key,
+            tags=["symbio", self.run_id],
+        )
+
+    async def _watch(self, turn: Turn, flow_run: FlowRun) -> str | None:
+        """Return why the turn is over, or None when the phase is done."""
+        began = heard = reminded = time.monotonic()
+        last: Pulse | None = None
+        under_way_since: float | None = None
+        while True:
+            now = time.monotonic()
+            pulse = await asyncio.to_thread(self.post.pulse)
+            if pulse is not None and pulse.turn == turn.number and pulse != last:
+                last, heard = pulse, now
+                self._show(pulse)
+            if last is not None and last.is_over:
+                return self._verdict(last)
+            if progress.stop_requested() and not turn.stop:
+                turn = await self._wish_stop(turn)
+            state = await self._state(flow_run)
+            waiting = state is None or state.is_scheduled()
+            under_way_since = None if waiting else (under_way_since or now)
+            if last is not None:
+                limit = self.settings.lost_after_s
+                if state is not None and state.is_final():
+                    limit = min(limit, 3 * self.settings.beat_s)
+                if now - heard > limit:
+                    return f"no sign of life for {now - heard:.0f} s"
+            elif state is not None and state.is_final():
+                return f"it ended before it began: {state.name} {state.message or ''}".strip()
+            elif under_way_since is not None:
+                if now - under_way_since > self.settings.lost_after_s + START_S:
+                    return f"started {now - under_way_since:.0f} s ago and never heard of"
+            elif now - reminded > REMIND_S:
+                reminded = now
+                self.log.warning(
+                    f"{self.plan.phase} has waited {now - began:.0f} s for a worker; start one on "
+                    "the GPU box: prefect worker start --pool symbio-gpu"
+                )
+            await asyncio.sleep(self.settings.poll_s)
+
+    def _verdict(self, pulse: Pulse) -> str | None:
+        if pulse.state == "done":
+            return None
+        if progress.stop_requested() and pulse.state == "saved":
+            raise Interrupted("stopped on request")
+        if pulse.state == "failed" and not pulse.retryable:
+            raise PhaseLost(f"{self.plan.phase} failed on {pulse.host}: {pulse.message}")
+        return f"{pulse.state}: {pulse.message}"
+
+    async def _wish_stop(self, turn: Turn) -> Turn:
+        wish = turn.model_copy(update={"stop": True})
+        await asyncio.to_thread(self.post.give_turn, turn, wish)
+        return wish
+
+    async def _state(self, flow_run: FlowRun) -> State[Any] | None:
+        try:
+            async with get_client() as client:
+                return (await client.read_flow_run(flow_run.id)).state
+        except (httpx.HTTPError, PrefectException) as error:
+            # The storage says how the phase is; the server is asked again at the next look.
+            self.log.debug(f"the Prefect server did not answer: {error}")
+            return None
+
+    async def _settle(self, flow_run: FlowRun, why: str) -> None:
+        # A run whose process is gone stays Running for ever and holds the pool's place.
+        async with get_client() as client:
+            state = (await client.read_flow_run(flow_run.id)).state
+            if state is None or not state.is_final():
+                lost: State[Any] = Crashed(message=f"given up: {why}")
+                await client.set_flow_run_state(flow_run.id, lost, force=True)
+
+    async def _next(self, turn: Turn, why: str) -> None:
+        from symbio_core.runner.elsewhere import Turn
+
+        pulse = await asyncio.to_thread(self.post.pulse)
+        step = pulse.step if pulse is not None else 0
+        fruitless = 0 if step > turn.reached else turn.fruitless + 1
+        if fruitless >= self.settings.max_fruitless:
+            raise PhaseLost(
+                f"{self.plan.phase} was started {fruitless} times without getting further ({why}); "
+                "what it saved is whole: see the worker's log, then resume"
+            )
+        pause = self.settings.pause_s * 2**fruitless
+        self.log.warning(f"{self.plan.phase} is started again in {pause:g} s: {why}")
+        following = Turn(
+            number=turn.number + 1,
+            fruitless=fruitless,
+            reached=max(turn.reached, step),
+            why=why,
+        )
+        await asyncio.to_thread(self.post.give_turn, await self._turn(), following)
+        await asyncio.sleep(pause)
+
+    def _show(self, pulse: Pulse) -> None:
+        progress.publish(
+            Progress(
+                run_id=self.run_id,
+                phase=self.plan.phase,
+                attempt=self.plan.attempt,
+                activity=pulse.activity,
+                step=pulse.step,
+                steps=self.run.config.budget.steps,
+                loss=pulse.loss,
+                tokens_per_s=pulse.tokens_per_s,
+                eta_s=pulse.eta_s,
+                formula=pulse.formula,
+            )
+        )
+
+
+@asynccontextmanager
+async def sitting(root: str, run_id: str, plan: PhasePlan, turn: int) -> AsyncIterator[None]:
+    """Hold a turn at the phase in this process, for a parent that waits elsewhere.
+
+    SIGTERM saves and stops: that is how a worker, or the watchdog of a machine that is about to be
+    taken back, ends it.
+    """
+    from symbio_core.runner.elsewhere import sit
+
+    held = sit(root, run_id, plan, turn)
+    run = await in_thread(held.__enter__)
+    error: BaseException | None = None
+    with hold(root, run), _saved_on_sigterm():
+        try:
+            yield
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            kind = type(error) if error is not None else None
+            trace = error.__traceback__ if error is not None else None
+            await in_thread(held.__exit__, kind, error, trace)
+
+
+@contextmanager
+def _saved_on_sigterm() -> Iterator[None]:
+    # Only the main thread hears signals; elsewhere Prefect's own cancellation has to do.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,117 @@
+"""What it takes to send phases away in a test: a pool, deployments, workers, a parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from deployments.surroundings import PROJECT
+from symbio_core.config import RunConfig
+
+
+class Away:
+    """A folder, an environment, and the processes that share both."""
+
+    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+        self.folder = folder
+        self.root = folder / "storage"
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | settings
+        self.env |= {
+            "PWD": str(PROJECT),
+            "OMP_NUM_THREADS": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+        }
+
+    def run(self, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=PROJECT, env=self.env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def prepare(self) -> None:
+        self.run("-m", "prefect", "work-pool", "create", "symbio-gpu", "--type", "process")
+        self.run("-m", "prefect", "work-pool", "update", "symbio-gpu", "--concurrency-limit", "1")
+        self.run("-m", "prefect", "work-pool", "create", "symbio-local", "--type", "process")
+        self.run("-m", "prefect", "--no-prompt", "deploy", "--all")
+
+    @contextmanager
+    def child(self, name: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=PROJECT,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            yield child
+        finally:
+            end(child)
+
+    def worker(self, name: str) -> Any:
+        return self.child(name, "-m", "prefect", "worker", "start", "--pool", "symbio-gpu")
+
+    def parent(self, config: RunConfig, run_id: str) -> Any:
+        file = self.folder / "config.json"
+        file.write_text(config.model_dump_json(), encoding="utf-8")
+        return self.child("parent", "-c", PARENT, str(file), run_id)
+
+    def pulse(self, run_id: str, phase: str) -> dict[str, Any] | None:
+        file = self.root / "runs" / run_id / "elsewhere" / f"{phase}-1" / "pulse.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def logs(self) -> str:
+        tails = [f"--- {f.name}\n{f.read_text()[-3000:]}" for f in self.folder.glob("*.log")]
+        return "\n".join(tails)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from deployments.embedded import run_embedded
+from symbio_core.config import RunConfig
+run_embedded(RunConfig.model_validate_json(Path(sys.argv[1]).read_text()), sys.argv[2])
+"""
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that it has started in its session."""
+    for pid in session(child.pid):
+        os.kill(pid, signal.SIGKILL)
+    child.wait()
+
+
+def session(leader: int) -> list[int]:
+    """Return the living processes of a session, its leader included."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == leader and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def until(condition: Callable[[], Any], seconds: float = 100.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return found

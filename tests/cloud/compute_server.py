@@ -64,6 +64,8 @@ WORDS = {
     500: ("internalError", "Internal error"),
     503: ("backendError", "Service unavailable"),
 }
+PAGE = 500
+"""Resources a page, where the caller asks for no other number."""
 TERM = re.compile(r"([\w.\-]+)\s*(!=|=|:|\beq\b|\bne\b)\s*(\"[^\"]*\"|'[^']*'|[^\s()]+)")
 
 
@@ -403,7 +405,7 @@ def _reject(status: int, reason: str, message: str) -> Any:
 
 def _page(found: list[dict[str, Any]], query: dict[str, str]) -> dict[str, Any]:
     start = int(query.get("pageToken") or 0)
-    size = int(query.get("maxResults") or 500)
+    size = int(query.get("maxResults") or PAGE)
     page: dict[str, Any] = {"items": found[start : start + size]}
     if start + size < len(found):
         page["nextPageToken"] = str(start + size)

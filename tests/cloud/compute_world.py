@@ -321,6 +321,8 @@ class World:
             "HOME": str(vm.disk),
             "PATH": f"{self._shims(vm)}:{self.env.get('PATH', '/usr/bin:/bin')}",
             "GCE_METADATA_HOST": vm.metadata.host,
+            # google-auth first knocks at the address, then asks by name.
+            "GCE_METADATA_IP": vm.metadata.host,
             "LANG": "C.UTF-8",
         }
         script = items.get("startup-script", "")

@@ -21,8 +21,7 @@ class MetadataServer:
         self.changed = threading.Condition()
         self.is_open = True
         handler = type("Handler", (_Handler,), {"owner": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.http.daemon_threads = True
+        self.http = _Http(("127.0.0.1", 0), handler)
         threading.Thread(
             target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         ).start()
@@ -70,9 +69,17 @@ def etag(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: who asks may be killed while waiting."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     owner: MetadataServer
     protocol_version = "HTTP/1.1"
+    wbufsize = -1
 
     def do_GET(self) -> None:
         url = urlparse(self.path)

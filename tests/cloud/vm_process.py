@@ -23,6 +23,7 @@ class VmProcess:
         self.env = {**env, MARK: mark}
         self.disk = disk
         self.serial = serial
+        self.last_words: subprocess.Popen[bytes] | None = None
         with serial.open("ab") as out:
             self.leader = subprocess.Popen(
                 ["/bin/bash", str(file)],
@@ -43,7 +44,7 @@ class VmProcess:
         file = self.disk.parent / f"{self.disk.name}.shutdown-script"
         file.write_text(script, encoding="utf-8")
         with self.serial.open("ab") as out:
-            subprocess.Popen(
+            self.last_words = subprocess.Popen(
                 ["/bin/bash", str(file)], cwd=self.disk, env=self.env, stdin=subprocess.DEVNULL,
                 stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
@@ -62,6 +63,8 @@ class VmProcess:
                 raise RuntimeError(f"processes {self.members()} survive SIGKILL")
             time.sleep(0.005)
         self.leader.wait()
+        if self.last_words is not None:
+            self.last_words.wait()
 
     def _is_mine(self, pid: int) -> bool:
         try:

@@ -1,0 +1,67 @@
+"""A small Compute Engine on this machine, and Google's own client pointed at it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from symbio_core.compute.calling import Patience
+from symbio_core.compute.gce import Provisioner
+from symbio_core.compute.machines import Order, machine_name
+from symbio_core.config import GceSettings
+from tests.cloud.compute_server import ComputeServer
+from tests.cloud.guard import only_loopback
+
+PROJECT = "my-project"
+ZONE = "us-central1-a"
+HASTY = Patience(
+    pause_s=0.01, longest_pause_s=0.05, tries=5, poll_s=0.01, operation_s=20.0, request_s=10.0
+)
+
+
+@pytest.fixture(autouse=True)
+def loopback() -> Iterator[None]:
+    with only_loopback():
+        yield
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ComputeServer]:
+    with ComputeServer(tmp_path / "gce") as running:
+        yield running
+    assert running.world.failures == []
+
+
+@pytest.fixture
+def settings() -> GceSettings:
+    zones = ("us-central1-a", "us-central1-b", "us-east1-b")
+    return GceSettings(project=PROJECT, zones=zones, retry_after_s=0.0)
+
+
+@pytest.fixture
+def provisioner(server: ComputeServer, settings: GceSettings) -> Provisioner:
+    return Provisioner(settings, endpoint=server.url, patience=HASTY)
+
+
+def order(
+    script: str = "sleep 60", *, number: int = 1, zone: str = ZONE, spot: bool = True
+) -> Order:
+    """Return an order of a run called `tree`."""
+    return Order(
+        run_id="tree",
+        name=machine_name("tree", number),
+        zone=zone,
+        spot=spot,
+        startup_script=script,
+    )
+
+
+def until(holds: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Wait until something holds; fail if it does not in time."""
+    end = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < end, "it did not come to hold in time"
+        time.sleep(0.01)

@@ -13,6 +13,8 @@
     │   ├── DiskTooFull              exit code 2
     │   ├── AlreadyExists            a create-once name is taken
     │   ├── SwapLost                 somebody else moved the pointer first
+    │   ├── BucketRefused            exit code 2: a bucket that is not there or not for us
+    │   ├── BucketUnreachable        retryable: no answer, or none but errors, for long enough
     │   └── CheckpointDamaged
     ├── ComputeError
     │   ├── NoDevice                 exit code 2
@@ -85,6 +87,18 @@ class AlreadyExists(StorageError):
 
 class SwapLost(StorageError):
     """A compare-and-swap found another version than the one it read."""
+
+
+class BucketRefused(StorageError):
+    """A bucket is missing, lies elsewhere, or refuses whoever runs this."""
+
+    exit_code = 2
+
+
+class BucketUnreachable(StorageError):
+    """Cloud Storage gave no answer, or none but errors, for as long as was allowed."""
+
+    retryable = True
 
 
 class CheckpointDamaged(StorageError):

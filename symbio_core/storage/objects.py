@@ -94,18 +94,50 @@ class ObjectStore(Protocol):
         """
 
 
-def open_store(root: str) -> ObjectStore:
-    """Return the store behind a storage root.
+def open_store(root: str, *, location: str | None = None) -> ObjectStore:
+    """Return the store behind a storage root: a folder, or `gs://bucket/prefix`.
+
+    Args:
+        root: path or address.
+        location: where a bucket has to lie, for example `us-central1`; None: anywhere.
 
     Raises:
         ConfigError: the root is of a kind that this version does not keep runs in.
     """
+    if root.startswith("gs://"):
+        from symbio_core.storage.gcs import BucketStore
+
+        return BucketStore(root, location=location)
     if "://" in root:
         raise ConfigError(
-            f"storage root '{root}' is not a folder; this version keeps runs in a folder: "
-            "give a path"
+            f"storage root '{root}' is neither a folder nor gs://bucket/prefix; give one of them"
         )
     return FolderStore(Path(root))
+
+
+def check_key(key: str) -> None:
+    """Refuse a name that could lead elsewhere.
+
+    Raises:
+        ConfigError: it is not of the form that a store can hold.
+    """
+    if not _KEY.fullmatch(key):
+        raise ConfigError(f"{key!r} is not a name that a store can hold; {_RULE}")
+
+
+def check_prefix(prefix: str) -> None:
+    """Refuse a start of names that could lead elsewhere.
+
+    Raises:
+        ConfigError: no name can begin like this.
+    """
+    if not _PREFIX.fullmatch(prefix):
+        raise ConfigError(f"{prefix!r} is not the start of a name in a store; {_RULE}")
+
+
+def is_key(key: str) -> bool:
+    """Say whether a store can hold something of this name."""
+    return _KEY.fullmatch(key) is not None
 
 
 class FolderStore:
@@ -206,13 +238,11 @@ class FolderStore:
             )
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise ConfigError(f"{key!r} is not a name that a store can hold; {_RULE}")
+        check_key(key)
         return self.root / key
 
     def _folder(self, prefix: str) -> Path:
-        if not _PREFIX.fullmatch(prefix):
-            raise ConfigError(f"{prefix!r} is not the start of a name in a store; {_RULE}")
+        check_prefix(prefix)
         return self.root / prefix.rpartition("/")[0]
 
     def _is_new(self, path: Path, data: bytes) -> bool:

@@ -10,27 +10,46 @@ from typing import Any
 import pytest
 
 from symbio_core.storage import ObjectStore, RunStore, open_store
+from tests.cloud.buckets import bucket_store
+from tests.cloud.guard import only_loopback
+from tests.cloud.storage_server import StorageServer
 
-KINDS = ("folder",)
+KINDS = ("folder", "bucket")
 """Every kind of store has to pass the same tests; a new one joins here and in `new_store`."""
 OPERATIONS = ("open", "mkdir", "fsync", "link", "replace", "unlink")
 """Calls through which a store changes a disk."""
 
 
-def new_store(kind: str, folder: Path) -> ObjectStore:
-    assert kind == "folder"
-    return open_store(str(folder))
+@pytest.fixture(autouse=True, scope="session")
+def _stays_here() -> Iterator[None]:
+    with only_loopback():
+        yield
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[StorageServer]:
+    """A Cloud Storage of our own, without faults; whoever plants some starts another."""
+    with StorageServer() as server:
+        yield server
+
+
+def new_store(kind: str, folder: Path, cloud: StorageServer) -> ObjectStore:
+    return bucket_store(cloud) if kind == "bucket" else open_store(str(folder))
 
 
 @pytest.fixture(params=KINDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    return new_store(request.param, tmp_path / "root")
+def store(request: pytest.FixtureRequest, tmp_path: Path, cloud: StorageServer) -> ObjectStore:
+    return new_store(request.param, tmp_path / "root", cloud)
 
 
 @pytest.fixture(params=KINDS, scope="module")
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
+def shared(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    cloud: StorageServer,
+) -> ObjectStore:
     """One store for all examples of a property."""
-    return new_store(request.param, tmp_path_factory.mktemp("shared") / "root")
+    return new_store(request.param, tmp_path_factory.mktemp("shared") / "root", cloud)
 
 
 @pytest.fixture

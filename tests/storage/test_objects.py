@@ -242,9 +242,10 @@ def test_keys_are_sorted_and_a_prefix_need_not_end_at_a_slash(store: ObjectStore
     assert store.keys("z/") == []
 
 
-def test_a_bucket_is_refused_before_anything_is_written() -> None:
-    with pytest.raises(ConfigError, match="'gs://here/runs' is not a folder"):
-        open_store("gs://here/runs")
+@pytest.mark.parametrize("root", ["s3://here/runs", "https://here/runs", "gs://"])
+def test_a_root_of_an_unknown_kind_is_refused(root: str) -> None:
+    with pytest.raises(ConfigError, match=r"neither a folder nor gs://|names no bucket"):
+        open_store(root)
 
 
 # --- a folder on a disk that refuses

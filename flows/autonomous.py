@@ -11,11 +11,12 @@ from prefect.states import Cancelled, Failed
 from flows.asking import ask_person
 from flows.phases import live_phase
 from symbio_core.config import RunConfig
-from symbio_core.errors import Interrupted, SymbioError
+from symbio_core.errors import Interrupted, PriceCapReached, SymbioError
 from symbio_core.profiles import profile
 from symbio_core.records import Decision, PhasePlan
 from symbio_core.report import FinalReport
 from tasks.life import decide, finish, open_run, plan_next
+from tasks.machines import remove_machine
 from tasks.telling import Payload, announce, show_phase, show_report
 
 DEMO = profile("demo")
@@ -32,19 +33,35 @@ async def symbio(
         run_id: The run's name. A known one goes on where it stands; empty makes a new one.
     """
     try:
-        return await live(config, run_id or _name_taken_before())
+        run_id = await open_run(config, run_id or _name_taken_before())
+        await _take_name(run_id)
+        return await live(config, run_id)
     except Interrupted as stop:
         return Cancelled(message=str(stop), data=stop)
     except SymbioError as error:
         return Failed(message=str(error), data=error)
 
 
-async def live(config: RunConfig, run_id: str | None) -> FinalReport:
+async def live(config: RunConfig, run_id: str) -> FinalReport:
     """Go through a run's life; whatever its journal holds already is not done again."""
-    run_id = await open_run(config, run_id)
     root = config.storage.root
-    await _take_name(run_id)
+    reason = None
+    try:
+        await live_phases(config, run_id)
+    except PriceCapReached as cap:
+        reason = str(cap)
+    finally:
+        await remove_machine(root, run_id)
 
+    report = await finish(root, run_id, reason)
+    await show_report(root, run_id, report)
+    announce("symbio.run.completed", run_id, {"verdict": report.verdict})
+    return report
+
+
+async def live_phases(config: RunConfig, run_id: str) -> None:
+    """Go from phase to phase until nothing is left to run."""
+    root = config.storage.root
     while (plan := await plan_next(root, run_id)) is not None:
         verdicts = await live_phase(root, run_id, plan)
         decision = await decide(root, run_id, plan, verdicts)
@@ -62,11 +79,6 @@ async def live(config: RunConfig, run_id: str | None) -> FinalReport:
                 announce("symbio.phase.completed", run_id, _facts(plan, decision))
         if any(verdict.name == "regression" and not verdict.passed for verdict in verdicts):
             announce("symbio.quality.regression", run_id, _facts(plan, decision))
-
-    report = await finish(root, run_id)
-    await show_report(root, run_id, report)
-    announce("symbio.run.completed", run_id, {"verdict": report.verdict})
-    return report
 
 
 def _name_taken_before() -> str | None:

@@ -5,9 +5,10 @@ The command line, Prefect's form and the docs are made from it.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from symbio_core.errors import ConfigError
@@ -60,7 +61,7 @@ class DataSettings(Settings):
     """What the model reads."""
 
     corpus: str = "shakespeare"
-    """`shakespeare` (38 plays; extra `demo`), or the path of a UTF-8 text file or a folder."""
+    """`shakespeare` (38 plays; extra `demo`), or a UTF-8 text file, a folder, or gs://…"""
     format: Literal["auto", "chat", "plain"] = "auto"
     """How turns are marked; `auto` finds the chat tokens by looking."""
     tokenizer: Literal["bpe", "char"] = "bpe"
@@ -460,6 +461,26 @@ class ElsewhereSettings(Settings):
     """Pause before a phase is started again (s); each start that got no further doubles it."""
     max_fruitless: int = Field(5, ge=1, le=50)
     """Starts in a row that get no further than those before, after which the run stops."""
+    boot_s: float = Field(1200.0, ge=5.0, le=7200.0)
+    """A machine whose worker is not up after so long is given up (s)."""
+    idle_s: float = Field(600.0, ge=5.0, le=86_400.0)
+    """A machine that trains nothing for so long removes itself (s)."""
+    prefect_api_url: str | None = Field(None, pattern=r"^https?://")
+    """Address of the Prefect server as the machine sees it; empty takes the parent's own."""
+    secrets: dict[str, str] = {}
+    """Environment variable of the worker → projects/P/secrets/NAME in Secret Manager."""
+
+    @field_validator("secrets")
+    @classmethod
+    def secrets_are_names(cls, secrets: dict[str, str]) -> dict[str, str]:
+        """Refuse a secret itself where the name of one belongs."""
+        for name, where in secrets.items():
+            if not re.fullmatch(r"projects/[^/]+/secrets/[^/]+(/versions/[^/]+)?", where):
+                raise ValueError(
+                    f"{name} has to name a secret, projects/PROJECT/secrets/NAME; its value "
+                    "belongs in Secret Manager"
+                )
+        return secrets
 
     @model_validator(mode="after")
     def silence_is_longer_than_a_beat(self) -> Self:
@@ -504,7 +525,9 @@ class StorageSettings(Settings):
     """Where runs are kept."""
 
     root: str = "storage"
-    """Folder of all runs."""
+    """Folder of all runs, or gs://bucket/prefix."""
+    location: str | None = None
+    """Where a bucket has to lie, for example us-central1; empty allows any place."""
     save_every: int = Field(500, ge=1)
     """Steps between checkpoints inside a phase."""
 

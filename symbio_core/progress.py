@@ -1,4 +1,4 @@
-"""One channel for progress, and one for the wish to stop.
+"""One channel for progress, and one for the wish to stop or to come to an end.
 
 Command line, Prefect and tests listen to a run, and stop it, in the same way.
 """
@@ -50,6 +50,7 @@ def publish(progress: Progress) -> None:
 
 
 _stop = threading.Event()
+_end: list[str] = []
 
 
 def request_stop() -> None:
@@ -65,3 +66,14 @@ def stop_requested() -> bool:
 def clear_stop() -> None:
     """Forget an earlier wish to stop, before a new run begins."""
     _stop.clear()
+    _end.clear()
+
+
+def request_end(why: str) -> None:
+    """Ask whatever trains in this process to come to a good end soon, as at a cap."""
+    _end[:] = [why]
+
+
+def end_requested() -> str:
+    """Return why somebody asked for a good end, or nothing."""
+    return _end[0] if _end else ""

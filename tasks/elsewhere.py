@@ -7,13 +7,14 @@ process has ended is taken as a hint: a phase counts as lost when its pulse in t
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 from prefect import get_client, task
@@ -25,14 +26,13 @@ from prefect.logging import get_run_logger
 from prefect.states import Crashed
 
 from symbio_core import progress
-from symbio_core.errors import Interrupted, PhaseLost
+from symbio_core.errors import Interrupted, PhaseLost, PriceCapReached
 from symbio_core.progress import Progress
 from symbio_core.records import PhasePlan
+from symbio_core.storage.post import Post, Pulse, Turn
+from tasks.machines import machine_of
 from tasks.showing import progress_shown
 from tasks.working import hold, in_thread, is_retryable, run_at
-
-if TYPE_CHECKING:
-    from symbio_core.runner.elsewhere import Pulse, Turn
 
 DEPLOYMENT = "gpu"
 """Name of the phases' deployments on the pool symbio-gpu."""
@@ -40,6 +40,8 @@ START_S = 60.0
 """What a process may take, beyond the usual silence, from its start to its first pulse (s)."""
 REMIND_S = 60.0
 """A start that no worker takes is spoken of this often (s)."""
+PHASE_PID = "SYMBIO_PHASE_PID"
+"""Environment variable naming the file in which a phase's process leaves its number."""
 
 
 def runs_elsewhere(root: str, run_id: str) -> bool:
@@ -74,14 +76,13 @@ class Vigil:
     """The parent's watch over one attempt that runs elsewhere."""
 
     def __init__(self, root: str, run_id: str, plan: PhasePlan) -> None:
-        from symbio_core.runner.elsewhere import Post
-
         self.run = run_at(root, run_id)
         self.root = root if "://" in root else str(Path(root).resolve())
         self.run_id = run_id
         self.plan = plan
         self.settings = self.run.config.compute.elsewhere
         self.post = Post(self.run.store, plan)
+        self.machine = machine_of(root, run_id)
         self.log = get_run_logger()
 
     async def keep(self) -> None:
@@ -92,6 +93,8 @@ class Vigil:
             Interrupted: somebody asked the run to stop; the phase has saved.
         """
         while not await self._entered():
+            if self.machine is not None:
+                await asyncio.to_thread(self.machine.up)
             turn = await self._turn()
             flow_run = await self._start(turn)
             why = await self._watch(turn, flow_run)
@@ -105,8 +108,6 @@ class Vigil:
         return await in_thread(self.run.enter, self.plan, lines)
 
     async def _turn(self) -> Turn:
-        from symbio_core.runner.elsewhere import Turn
-
         turn = await asyncio.to_thread(self.post.turn)
         if turn is None:
             turn = Turn(number=1)
@@ -143,7 +144,11 @@ class Vigil:
             if last is not None and last.is_over:
                 return self._verdict(last)
             if progress.stop_requested() and not turn.stop:
-                turn = await self._wish_stop(turn)
+                turn = await self._wish(turn, stop=True)
+            if self.machine is not None:
+                turn = await self._mind_the_money(turn)
+                if wrong := await asyncio.to_thread(self.machine.wrong):
+                    return await self._without_machine(turn, wrong)
             state = await self._state(flow_run)
             waiting = state is None or state.is_scheduled()
             under_way_since = None if waiting else (under_way_since or now)
@@ -175,10 +180,27 @@ class Vigil:
             raise PhaseLost(f"{self.plan.phase} failed on {pulse.host}: {pulse.message}")
         return f"{pulse.state}: {pulse.message}"
 
-    async def _wish_stop(self, turn: Turn) -> Turn:
-        wish = turn.model_copy(update={"stop": True})
+    async def _wish(self, turn: Turn, **wishes: Any) -> Turn:
+        wish = turn.model_copy(update=wishes)
         await asyncio.to_thread(self.post.give_turn, turn, wish)
         return wish
+
+    async def _mind_the_money(self, turn: Turn) -> Turn:
+        assert self.machine is not None
+        if self.machine.money_is_gone():
+            raise PriceCapReached("the cap on dollars is reached; what was saved is whole")
+        if self.machine.money_ends() and not turn.end:
+            self.log.warning("the cap on dollars is near: the phase comes to its end")
+            return await self._wish(turn, end="the cap on dollars was reached")
+        return turn
+
+    async def _without_machine(self, turn: Turn, wrong: str) -> str | None:
+        assert self.machine is not None
+        self.machine.give_up(wrong)
+        # Its last act may have been to finish the phase.
+        pulse = await asyncio.to_thread(self.post.pulse)
+        done = pulse is not None and pulse.turn == turn.number and pulse.state == "done"
+        return None if done else f"its machine is lost: {wrong}"
 
     async def _state(self, flow_run: FlowRun) -> State[Any] | None:
         try:
@@ -198,11 +220,11 @@ class Vigil:
                 await client.set_flow_run_state(flow_run.id, lost, force=True)
 
     async def _next(self, turn: Turn, why: str) -> None:
-        from symbio_core.runner.elsewhere import Turn
-
         pulse = await asyncio.to_thread(self.post.pulse)
         step = pulse.step if pulse is not None else 0
         fruitless = 0 if step > turn.reached else turn.fruitless + 1
+        if not fruitless and self.machine is not None:
+            self.machine.progressed()
         if fruitless >= self.settings.max_fruitless:
             raise PhaseLost(
                 f"{self.plan.phase} was started {fruitless} times without getting further ({why}); "
@@ -248,7 +270,7 @@ async def sitting(root: str, run_id: str, plan: PhasePlan, turn: int) -> AsyncIt
     held = sit(root, run_id, plan, turn)
     run = await in_thread(held.__enter__)
     error: BaseException | None = None
-    with hold(root, run), _saved_on_sigterm():
+    with hold(root, run), _saved_on_sigterm(), _known_by_number():
         try:
             yield
         except BaseException as caught:
@@ -271,3 +293,17 @@ def _saved_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _known_by_number() -> Iterator[None]:
+    # The watchdog of a machine looks there for whom to ask to save.
+    file = os.environ.get(PHASE_PID)
+    if file is None:
+        yield
+        return
+    Path(file).write_text(str(os.getpid()), encoding="ascii")
+    try:
+        yield
+    finally:
+        Path(file).unlink(missing_ok=True)

@@ -67,8 +67,8 @@ async def decide(
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-async def finish(root: str, run_id: str) -> FinalReport:
+async def finish(root: str, run_id: str, reason: str | None = None) -> FinalReport:
     """Write the report and the model to take away, and close the run."""
-    report = await in_thread(run_at(root, run_id).finish)
+    report = await in_thread(run_at(root, run_id).finish, reason)
     close(root, run_id)
     return report

@@ -15,10 +15,8 @@ from symbio_core.errors import Interrupted, StorageError, SymbioError, TurnOver
 from symbio_core.progress import Progress
 from symbio_core.records import PhasePlan
 from symbio_core.runner.opening import reopen
-from symbio_core.runner.post import Post, Pulse, Sitting, Turn
 from symbio_core.runner.run import Run
-
-__all__ = ["Post", "Pulse", "RunElsewhere", "Turn", "sit"]
+from symbio_core.storage.post import Post, Sitting
 
 
 class RunElsewhere(Run):
@@ -117,6 +115,8 @@ class _Beating:
                     return
                 continue
             heard = time.monotonic()
+            if wish.end:
+                progress.request_end(wish.end)
             if wish.stop:
                 progress.request_stop()
 

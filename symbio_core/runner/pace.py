@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from symbio_core.config import RunConfig
-from symbio_core.progress import Progress, publish
+from symbio_core.progress import Progress, end_requested, publish
 from symbio_core.records import PhasePlan
 
 Clock = Callable[[], float]
@@ -48,7 +48,9 @@ class Pace:
         return self.phase_before + self.clock() - self.began
 
     def is_over(self) -> bool:
-        """Say whether the cap on seconds is reached."""
+        """Say whether the cap on seconds is reached, or somebody asked for a good end."""
+        if end_requested():
+            return True
         cap = self.config.budget.max_seconds
         return cap is not None and self.run_before + self.phase_seconds >= cap
 

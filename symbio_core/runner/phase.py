@@ -385,7 +385,8 @@ class PhaseRun:
             self.stopped = "diverged"
             self.reason = f"{share:.0%} of {trained} steps were skipped as spikes"
         elif self.pace.is_over():
-            self.stopped, self.reason = "seconds", "the cap on seconds was reached"
+            why = progress.end_requested() or "the cap on seconds was reached"
+            self.stopped, self.reason = "seconds", why
         elif self.pace.is_overtime(self.at.spent):
             self._save()
             raise Overtime(

@@ -33,6 +33,7 @@ from symbio_core.runner import exported, finishing
 from symbio_core.runner.generation import Gather, gather
 from symbio_core.runner.pace import Pace
 from symbio_core.runner.phase import PhaseRun
+from symbio_core.runner.places import work_folder
 from symbio_core.runner.vault import Snapshot, Vault
 from symbio_core.runner.workbench import Workbench
 from symbio_core.runner.writing import write_battery
@@ -256,10 +257,15 @@ class Run:
         self._retain()
         return decision
 
-    def finish(self) -> FinalReport:
-        """Write the report and the model to take away; say so in the journal."""
+    def finish(self, reason: str | None = None) -> FinalReport:
+        """Write the report and the model to take away; say so in the journal.
+
+        Args:
+            reason: what ended the run, where that was not its own decision.
+        """
         if not self.is_finished:
-            self._note("finished", reason=self.state.finished or "all phases are done")
+            why = reason or self.state.finished or "all phases are done"
+            self._note("finished", reason=why)
         return finishing.finish(self)
 
     def report(self) -> FinalReport:
@@ -364,7 +370,7 @@ class Run:
 
 def cache_of(config: RunConfig) -> Path:
     """Return the folder of token files, shared by all runs of a storage root."""
-    return Path(config.storage.root) / "corpora"
+    return work_folder(config.storage.root) / "corpora"
 
 
 def _plain(value: Any) -> Any:

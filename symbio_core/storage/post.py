@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from symbio_core.errors import StorageError, SwapLost, TurnOver
 from symbio_core.records import PhasePlan, Record
-from symbio_core.storage import RunStore
+from symbio_core.storage.runs import RunStore
 
 
 class Turn(Record):
@@ -30,6 +30,8 @@ class Turn(Record):
     """Counted from 1."""
     stop: bool = False
     """Save and stop at the next step."""
+    end: str = ""
+    """Come to a good end soon, and why."""
     fruitless: int = 0
     """Starts in a row, before this one, that ended without a step more than the ones before."""
     reached: int = 0

@@ -1,0 +1,1 @@
+"""What a machine in the cloud starts from: the code, the startup script, the watchdog."""

@@ -1,0 +1,222 @@
+"""The machine of a run in the cloud, as its parent keeps it: one, alive, accounted for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from symbio_core.compute.archive import address, packed
+from symbio_core.compute.calling import Patience
+from symbio_core.compute.gce import Provisioner
+from symbio_core.compute.launching import Launcher
+from symbio_core.compute.ledger import SHUTDOWN_S, Ledger
+from symbio_core.compute.machines import Machine
+from symbio_core.config import RunConfig
+from symbio_core.errors import CloudRefused, ConfigError, SwapLost
+from symbio_core.storage import ObjectStore
+from symbio_core.storage.machine_notes import MachineNote, read_note
+
+LOOK_S = 10.0
+"""The service is asked about the machine this often (s); its own word comes with every pulse."""
+WIND_DOWN_S = 120.0
+"""What a phase may take to come to a good end before the money is gone (s)."""
+STARTUP = Path("deployments/vm/startup.sh")
+
+
+class RunMachine:
+    """One run's machine, from whatever place has one."""
+
+    def __init__(
+        self,
+        run_id: str,
+        config: RunConfig,
+        store: ObjectStore,
+        *,
+        api_url: str,
+        project: Path | None = None,
+        say: Callable[[str], None] = print,
+        patience: Patience | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.config = config
+        self.store = store
+        self.api_url = config.compute.elsewhere.prefect_api_url or api_url
+        self.project = project or Path.cwd()
+        self.say = say
+        self.patience = patience
+        self.machine: Machine | None = None
+        self.doomed: set[str] = set()
+        self._ignored_boot = ""
+        self._note: MachineNote | None = None
+        self._up_at = self._heard_at = self._looked_at = 0.0
+
+    @cached_property
+    def launcher(self) -> Launcher:
+        """What launches it; made when the first machine is needed.
+
+        Raises:
+            ConfigError: the storage root is a folder, which no other machine can see.
+        """
+        root = self.config.storage.root
+        if not root.startswith("gs://"):
+            raise ConfigError(
+                f"storage root '{root}' is a folder of this machine; compute.kind=gce needs a "
+                "bucket that both sides reach: storage.root=gs://BUCKET/PREFIX"
+            )
+        if not self.api_url:
+            raise ConfigError(
+                "a machine in the cloud needs a Prefect server that it can reach; set "
+                "compute.elsewhere.prefect_api_url"
+            )
+        data = packed(self.project)
+        code, key = address(data)
+        self.store.create(key, data)
+        return Launcher(
+            Provisioner(self.config.compute.gce, patience=self.patience),
+            self.run_id,
+            startup_script=(self.project / STARTUP).read_text(encoding="utf-8"),
+            metadata=attributes(self.config, self.run_id, code, self.api_url),
+            cap_usd=self.config.budget.max_usd,
+            ledger=read_ledger(self.store, self.run_id),
+            remember=lambda ledger: write_ledger(self.store, self.run_id, ledger),
+            say=self.say,
+        )
+
+    def up(self) -> Machine:
+        """Return the run's machine, running: the one it has, or one from the next place.
+
+        Raises:
+            NoCapacity: every place was tried; the message says what to ask for and where.
+            PriceCapReached: the cap leaves no money for a machine.
+            CloudRefused: the service could not be reached.
+        """
+        machine = self.launcher.bring_up(self.doomed)
+        self.doomed.clear()
+        if self.machine is None or self.machine.name != machine.name:
+            self.say(f"machine {machine.name} runs in {machine.zone}")
+        self.machine = machine
+        # The last word of an earlier boot says nothing about this one.
+        before = read_note(self.store, self.run_id, machine.name)
+        self._ignored_boot = before.boot if before and before.state == "ending" else ""
+        self._note = None
+        self._up_at = self._heard_at = self._looked_at = time.monotonic()
+        return machine
+
+    def wrong(self) -> str:
+        """Return why nothing more is to be expected of the machine; empty while all is well."""
+        if self.machine is None:
+            return "there is no machine"
+        now = time.monotonic()
+        note = read_note(self.store, self.run_id, self.machine.name)
+        if note is not None and note.boot != self._ignored_boot:
+            if note != self._note:
+                self._note, self._heard_at = note, now
+            if note.state == "ending":
+                return note.why
+        settings = self.config.compute.elsewhere
+        if self._note is None and now - self._up_at > settings.boot_s:
+            return f"its worker was not up after {settings.boot_s:g} s"
+        if self._note is not None and now - self._heard_at > settings.lost_after_s:
+            return f"no word from it for {now - self._heard_at:.0f} s"
+        return self._gone(now)
+
+    def give_up(self, why: str) -> None:
+        """Do without the machine: the next comes from elsewhere, and this one is deleted first."""
+        if self.machine is not None:
+            code = "PREEMPTED" if why == "preempted" else "LOST"
+            self.launcher.lost(self.machine, code)
+            self.doomed.add(self.machine.name)
+            self.machine = None
+
+    def progressed(self) -> None:
+        """Forget what was refused: the run got on, so all places are worth a try again."""
+        self.launcher.failures.clear()
+
+    def money_ends(self) -> bool:
+        """Say whether a phase that comes to its end now just stays below the cap on dollars."""
+        return not self._may_go_on(SHUTDOWN_S + WIND_DOWN_S)
+
+    def money_is_gone(self) -> bool:
+        """Say whether the machine has to go now to stay below the cap on dollars."""
+        return not self._may_go_on(SHUTDOWN_S)
+
+    def remove(self) -> Ledger:
+        """Delete every machine of the run and return what they have cost."""
+        self.launcher.remove_all()
+        self.machine = None
+        return self.launcher.ledger
+
+    def _may_go_on(self, shutdown_s: float) -> bool:
+        return self.launcher.ledger.may_go_on(
+            self.config.budget.max_usd,
+            time.time(),
+            next_look_s=2 * self.config.compute.elsewhere.poll_s,
+            shutdown_s=shutdown_s,
+        )
+
+    def _gone(self, now: float) -> str:
+        assert self.machine is not None
+        if now - self._looked_at < min(LOOK_S, self.config.compute.elsewhere.lost_after_s / 3):
+            return ""
+        self._looked_at = now
+        try:
+            seen = self.launcher.provisioner.get(self.machine.zone, self.machine.name)
+        except CloudRefused as error:
+            # Its silence will tell, if it is gone.
+            self.say(f"cannot look after {self.machine.name}: {error}")
+            return ""
+        if seen is None:
+            return "it is gone"
+        return "" if seen.is_alive else f"it is {seen.status}"
+
+
+def attributes(config: RunConfig, run_id: str, code: str, api_url: str) -> dict[str, str]:
+    """Return what a run's machine is told through its metadata: names and numbers, no secrets.
+
+    Args:
+        config: the run's settings.
+        run_id: whose machine it is.
+        code: hash of the code in the storage root.
+        api_url: address of the Prefect server as the machine sees it.
+    """
+    elsewhere = config.compute.elsewhere
+    own = {
+        "symbio-run": run_id,
+        "symbio-root": config.storage.root,
+        "symbio-code": code,
+        "symbio-prefect-url": api_url,
+        "symbio-at-end": config.compute.gce.at_end,
+        "symbio-idle-s": f"{elsewhere.idle_s:g}",
+        "symbio-beat-s": f"{elsewhere.beat_s:g}",
+    }
+    return own | {f"symbio-secret-{name}": where for name, where in elsewhere.secrets.items()}
+
+
+def read_ledger(store: ObjectStore, run_id: str) -> Ledger:
+    """Return what a run's machines have cost; an empty ledger before the first."""
+    found = store.read(_ledger_key(run_id))
+    return Ledger.model_validate_json(found.data) if found else Ledger()
+
+
+def write_ledger(store: ObjectStore, run_id: str, ledger: Ledger) -> None:
+    """Keep a run's ledger.
+
+    Raises:
+        SwapLost: another parent writes it at the same time.
+    """
+    key = _ledger_key(run_id)
+    data = ledger.model_dump_json(indent=1).encode() + b"\n"
+    for _try in range(5):
+        found = store.read(key)
+        try:
+            store.swap(key, data, found.version if found else None)
+        except SwapLost:
+            continue
+        return
+    raise SwapLost(f"{store.where(key)} changes all the time; see that one parent keeps this run")
+
+
+def _ledger_key(run_id: str) -> str:
+    return f"runs/{run_id}/machines/ledger.json"

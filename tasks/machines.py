@@ -1,0 +1,63 @@
+"""The cloud machines that this process keeps for its runs: kept while a run lives, then removed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import anyio
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_API_URL
+
+from tasks.working import is_retryable, run_at
+
+if TYPE_CHECKING:
+    from symbio_core.runner.machines import RunMachine
+
+_machines: dict[tuple[str, str], RunMachine] = {}
+
+
+def machine_of(root: str, run_id: str) -> RunMachine | None:
+    """Return the run's machine in the cloud; None where its phases run on no such machine."""
+    from symbio_core.runner.machines import RunMachine
+
+    run = run_at(root, run_id)
+    if run.config.compute.kind != "gce":
+        return None
+    if (root, run_id) not in _machines:
+        _machines[root, run_id] = RunMachine(
+            run_id,
+            run.config,
+            run.store.store,
+            api_url=PREFECT_API_URL.value() or "",
+            say=get_run_logger().info,
+        )
+    return _machines[root, run_id]
+
+
+async def remove_machine(root: str, run_id: str) -> None:
+    """Delete whatever machine the run has in the cloud; on whatever way the run ended."""
+    if run_at(root, run_id).config.compute.kind == "gce":
+        with anyio.CancelScope(shield=True):
+            await _remove_machine(root, run_id)
+
+
+@task(
+    name="remove machine",
+    retries=3,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_retryable,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def _remove_machine(root: str, run_id: str) -> None:
+    machine = machine_of(root, run_id)
+    assert machine is not None
+    ledger = await asyncio.to_thread(machine.remove)
+    del _machines[root, run_id]
+    ended = max((s.ended or s.started for a in ledger.attempts for s in a.stays), default=0.0)
+    get_run_logger().info(
+        f"{len(ledger.attempts)} machines, {ledger.seconds(ended):.0f} s, ${ledger.usd(ended):.2f}"
+    )

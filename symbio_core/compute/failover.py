@@ -138,6 +138,28 @@ def scope_of(code: str, message: str) -> Scope:
     return "region" if code in QUOTA_CODES else "zone"
 
 
+def refusal(
+    code: str, message: str, zone: str, zones: tuple[str, ...] = (), status: int | None = None
+) -> CloudRefused:
+    """Return the error for what the service answered.
+
+    Args:
+        code: the service's own word for it.
+        message: its sentence.
+        zone: where it was asked; empty for what concerns the project.
+        zones: zones that the answer names as having room.
+        status: HTTP status, where the request itself was refused.
+    """
+    scope = scope_of(code, message)
+    if status == 403 and code not in ("quotaExceeded", "rateLimitExceeded"):
+        scope = "project"
+    where = f" in {zone}" if zone and scope != "project" else ""
+    text = " ".join(message.split())
+    return CloudRefused(
+        f"Google Cloud refused{where}: {text} ({code})", code=code, scope=scope, zones=zones
+    )
+
+
 def gpu_quota(machine_type: str, *, spot: bool) -> str | None:
     """Return the regional quota that a machine's GPUs draw on; None if it has none we know."""
     for family, metric in GPUS.items():

@@ -9,10 +9,17 @@ from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 from symbio_core.compute.calling import Patience, insist, reason_of, status_of
-from symbio_core.compute.failover import scope_of
-from symbio_core.compute.instance import described, hints_of, machine_of, stays_of
+from symbio_core.compute.failover import refusal
+from symbio_core.compute.instance import (
+    described,
+    disk_of,
+    hints_of,
+    machine_of,
+    stays_of,
+)
 from symbio_core.compute.machines import (
     LABEL,
+    Disk,
     Machine,
     Order,
     Stay,
@@ -25,6 +32,7 @@ from symbio_core.errors import CloudRefused, ConfigError
 T = TypeVar("T")
 ENDPOINT_VARIABLE = "SYMBIO_GCE_ENDPOINT"
 """Environment variable with another address of the Compute API."""
+CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -62,7 +70,7 @@ class Provisioner:
         """
         boot = self.settings.boot
         try:
-            found = self._ask(
+            found = self.ask(
                 "Images", "get_from_family", project=boot.image_project, family=boot.image_family
             )
         except CloudRefused as error:
@@ -99,7 +107,7 @@ class Provisioner:
     def get(self, zone: str, name: str) -> Machine | None:
         """Return a machine, or None if there is none of that name in the zone."""
         try:
-            return machine_of(self._ask("Instances", "get", zone=zone, instance=name))
+            return machine_of(self.ask("Instances", "get", zone=zone, instance=name))
         except CloudRefused as error:
             if error.code in ("404", "notFound"):
                 return None
@@ -116,12 +124,29 @@ class Provisioner:
         wanted = f'labels.{LABEL}="{label}"'
         found = [
             machine_of(instance)
-            for page in self._pages("Instances", "aggregated_list", filter=wanted)
+            for page in self.pages("Instances", "aggregated_list", filter=wanted)
             for scoped in page.items.values()
             for instance in scoped.instances
             if instance.labels.get(LABEL) == label
         ]
         return tuple(sorted(found, key=lambda m: (m.created or 0.0, m.name)))
+
+    def list_disks(self) -> tuple[Disk, ...]:
+        """Return all disks with the project's label, by name."""
+        label = self.settings.label
+        wanted = f'labels.{LABEL}="{label}"'
+        found = [
+            disk_of(disk)
+            for page in self.pages("Disks", "aggregated_list", filter=wanted)
+            for scoped in page.items.values()
+            for disk in scoped.disks
+            if disk.labels.get(LABEL) == label
+        ]
+        return tuple(sorted(found, key=lambda disk: disk.name))
+
+    def delete_disk(self, zone: str, name: str) -> None:
+        """Delete a disk that no machine uses. One that is gone counts as deleted."""
+        self._end("delete", zone, service="Disks", disk=name)
 
     def start(self, machine: Machine) -> Machine:
         """Start a stopped machine and wait until it runs.
@@ -134,15 +159,15 @@ class Provisioner:
 
     def stop(self, machine: Machine) -> None:
         """Stop a machine; its disk is kept, and costs. One that is gone counts as stopped."""
-        self._end("stop", machine.zone, machine.name)
+        self._end("stop", machine.zone, instance=machine.name)
 
     def delete(self, machine: Machine) -> None:
         """Delete a machine and its disk. One that is gone counts as deleted."""
-        self._end("delete", machine.zone, machine.name)
+        self._end("delete", machine.zone, instance=machine.name)
 
     def delete_by_name(self, zone: str, name: str) -> None:
         """Delete a machine that may or may not be there, for example after a launch that hung."""
-        self._end("delete", zone, name)
+        self._end("delete", zone, instance=name)
 
     def until_running(self, machine: Machine) -> Machine:
         """Wait until a machine that is on its way runs.
@@ -170,7 +195,7 @@ class Provisioner:
             machine: whose.
             start: position to read from (bytes).
         """
-        got = self._ask(
+        got = self.ask(
             "Instances",
             "get_serial_port_output",
             zone=machine.zone,
@@ -183,7 +208,7 @@ class Provisioner:
     def set_labels(self, machine: Machine, labels: dict[str, str]) -> None:
         """Add labels to a machine, or change them; others who do so at the same time lose none."""
         for _try in range(self.patience.tries):
-            now = self._ask("Instances", "get", zone=machine.zone, instance=machine.name)
+            now = self.ask("Instances", "get", zone=machine.zone, instance=machine.name)
             body = {
                 "labels": {**now.labels, **{k: label_value(v) for k, v in labels.items()}},
                 "label_fingerprint": now.label_fingerprint,
@@ -208,7 +233,7 @@ class Provisioner:
 
         They are known even if the machine deleted itself while nobody looked.
         """
-        pages = self._pages("ZoneOperations", "list", zone=zone)
+        pages = self.pages("ZoneOperations", "list", zone=zone)
         link = f"/instances/{name}"
         return stays_of(
             name, zone, [o for p in pages for o in p.items if o.target_link.endswith(link)]
@@ -219,16 +244,16 @@ class Provisioner:
     def quotas(self, region: str | None = None) -> dict[str, tuple[float, float]]:
         """Return quota metrics as (limit, usage): of a region, or of the project as a whole."""
         if region is None:
-            found = self._ask("Projects", "get")
+            found = self.ask("Projects", "get")
         else:
-            found = self._ask("Regions", "get", region=region)
+            found = self.ask("Regions", "get", region=region)
         return {quota.metric: (quota.limit, quota.usage) for quota in found.quotas}
 
     # --- how it is asked
 
-    def _end(self, method: str, zone: str, name: str) -> None:
+    def _end(self, method: str, zone: str, service: str = "Instances", **what: str) -> None:
         try:
-            self._settled(self._change(method, zone, instance=name), zone)
+            self._settled(self._change(method, zone, service, **what), zone)
         except CloudRefused as error:
             if error.code not in ("404", "notFound", "RESOURCE_NOT_FOUND"):
                 raise
@@ -247,10 +272,10 @@ class Provisioner:
                 )
             self.patience.sleep(self.patience.poll_s)
 
-    def _change(self, method: str, zone: str, **fields: Any) -> Any:
+    def _change(self, method: str, zone: str, service: str = "Instances", **fields: Any) -> Any:
         # One id for all tries: the service answers a repeated request with the first operation.
         request_id = str(uuid.uuid4())
-        return self._ask("Instances", f"{method}_unary", zone=zone, request_id=request_id, **fields)
+        return self.ask(service, f"{method}_unary", zone=zone, request_id=request_id, **fields)
 
     def _settled(self, operation: Any, zone: str) -> None:
         """Wait until an operation is done, and raise what it says went wrong."""
@@ -263,15 +288,24 @@ class Provisioner:
                     code="TIMEOUT",
                 )
             self.patience.sleep(self.patience.poll_s)
-            operation = self._ask("ZoneOperations", "get", zone=zone, operation=operation.name)
+            operation = self.ask("ZoneOperations", "get", zone=zone, operation=operation.name)
         for error in operation.error.errors:
-            raise _refused(error.code, error.message, zone, hints_of(error))
+            raise refusal(error.code, error.message, zone, hints_of(error))
         if operation.http_error_status_code >= 400:
             code = str(operation.http_error_status_code)
-            raise _refused(code, operation.http_error_message, zone)
+            raise refusal(code, operation.http_error_message, zone)
 
-    def _ask(self, service: str, method: str, **fields: Any) -> Any:
-        """Send one request, trying again while its failure may pass."""
+    def ask(self, service: str, method: str, **fields: Any) -> Any:
+        """Send one request, trying again while its failure may pass.
+
+        Args:
+            service: client of compute_v1 without `Client`, for example `Regions`.
+            method: its method, for example `get`.
+            fields: what the request holds; the project is filled in.
+
+        Raises:
+            CloudRefused: in one line, with the service's code.
+        """
         call = getattr(self._client(service), method)
         fields.setdefault("project", self.project)
 
@@ -280,16 +314,39 @@ class Provisioner:
 
         return self._insisted(once, str(fields.get("zone", "")))
 
-    def _pages(self, service: str, method: str, **fields: Any) -> Iterator[Any]:
+    def pages(self, service: str, method: str, **fields: Any) -> Iterator[Any]:
         """Yield all pages of a list; the client's own pager has none of the tries above."""
         token = ""
         while True:
-            pager = self._ask(service, method, page_token=token, **fields)
+            pager = self.ask(service, method, page_token=token, **fields)
             page = next(iter(pager.pages))
             yield page
             token = page.next_page_token
             if not token:
                 return
+
+    def fetch(self, host: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Return the JSON of another Google service: GET, or POST where there is a body.
+
+        Raises:
+            CloudRefused: in one line, with the service's code.
+        """
+        from google.api_core.exceptions import from_http_response
+        from google.auth.transport import requests as transport
+
+        base = self.endpoint if self._is_local() and self.endpoint else f"https://{host}"
+        verb = "GET" if body is None else "POST"
+        session: Any = transport.AuthorizedSession(self._login())  # type: ignore[no-untyped-call]
+
+        def once() -> Any:
+            wait_s = self.patience.request_s
+            reply = session.request(verb, f"{base}{path}", json=body, timeout=wait_s)
+            if reply.status_code >= 400:
+                raise from_http_response(reply)  # type: ignore[no-untyped-call]
+            return reply.json()
+
+        with session:
+            return self._insisted(once)
 
     def _insisted(self, call: Callable[[], T], zone: str = "") -> T:
         from google.api_core.exceptions import GoogleAPICallError
@@ -298,9 +355,7 @@ class Provisioner:
         try:
             return insist(call, self.patience)
         except GoogleAPICallError as error:
-            raise _refused(
-                reason_of(error), error.message, zone, status=status_of(error)
-            ) from error
+            raise refusal(reason_of(error), error.message, zone, status=status_of(error)) from error
         except GoogleAuthError as error:
             raise CloudRefused(
                 f"no usable Google credentials: {error}; run `gcloud auth application-default "
@@ -323,24 +378,22 @@ class Provisioner:
         return self._clients[service]
 
     def _credentials(self) -> Any:
-        if self._given is not None or self.endpoint is None:
-            return self._given
         # A server on this machine gets no one's credentials.
-        if urlparse(self.endpoint).hostname in LOOPBACK:
+        if self._given is None and self._is_local():
             from google.auth.credentials import AnonymousCredentials
 
             return AnonymousCredentials()  # type: ignore[no-untyped-call]
-        return None
+        return self._given
 
+    def _login(self) -> Any:
+        """Return credentials for a service that has no client here."""
+        import google.auth
 
-def _refused(
-    code: str, message: str, zone: str, zones: tuple[str, ...] = (), status: int | None = None
-) -> CloudRefused:
-    scope = scope_of(code, message)
-    if status == 403 and code not in ("quotaExceeded", "rateLimitExceeded"):
-        scope = "project"
-    where = f" in {zone}" if zone and scope != "project" else ""
-    text = " ".join(message.split())
-    return CloudRefused(
-        f"Google Cloud refused{where}: {text} ({code})", code=code, scope=scope, zones=zones
-    )
+        own = self._credentials()
+        if own is not None:
+            return own
+        credentials, _ = google.auth.default(scopes=[CLOUD_SCOPE])
+        return credentials
+
+    def _is_local(self) -> bool:
+        return bool(self.endpoint) and urlparse(self.endpoint).hostname in LOOPBACK

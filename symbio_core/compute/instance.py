@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from symbio_core.compute.machines import LABEL, RUN_LABEL, Machine, Order, Stay, label_value
+from symbio_core.compute.machines import LABEL, RUN_LABEL, Disk, Machine, Order, Stay, label_value
 from symbio_core.config import GceSettings
 
 SHORTEST_CAP_S = 30
@@ -106,6 +106,18 @@ def machine_of(instance: Any) -> Machine:
 
 def _seconds(stamp: str) -> float | None:
     return datetime.fromisoformat(stamp).timestamp() if stamp else None
+
+
+def disk_of(disk: Any) -> Disk:
+    """Return a disk as the service describes it."""
+    return Disk(
+        name=disk.name,
+        zone=disk.zone.rpartition("/")[2],
+        size_gb=int(disk.size_gb),
+        labels=dict(disk.labels),
+        created=_seconds(disk.creation_timestamp),
+        is_used=bool(disk.users),
+    )
 
 
 def stays_of(name: str, zone: str, operations: Iterable[Any]) -> tuple[Stay, ...]:

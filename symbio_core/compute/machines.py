@@ -77,6 +77,19 @@ class Machine(Record):
         return self.status in ASLEEP
 
 
+class Disk(Record):
+    """A disk that carries the project's label."""
+
+    name: str
+    zone: str
+    size_gb: int
+    labels: dict[str, str] = Field(default_factory=dict)
+    created: float | None = None
+    """When it was made (Unix seconds)."""
+    is_used: bool
+    """Some machine has it, running or not."""
+
+
 class Stay(Record):
     """One stretch of a machine's life that is paid for, as the service's operations tell it."""
 

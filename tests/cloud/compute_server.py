@@ -42,6 +42,8 @@ ROUTES = [
     ("POST", VM + r"/simulateMaintenanceEvent", "simulateMaintenanceEvent"),
     ("GET", VM + r"/serialPort", "serialPort"),
     ("GET", BASE + r"/aggregated/instances", "aggregatedList"),
+    ("GET", BASE + r"/aggregated/disks", "disks"),
+    ("DELETE", ZONE + r"/disks/(?P<name>[^/]+)", "deleteDisk"),
     ("GET", ZONE + r"/operations", "operations"),
     ("GET", ZONE + r"/operations/(?P<name>[^/]+)", "operation"),
     ("POST", ZONE + r"/operations/(?P<name>[^/]+)/wait", "wait"),
@@ -153,7 +155,14 @@ class ComputeServer:
                 found = [vm.resource for (at, _), vm in sorted(world.vms.items()) if at == zone]
                 return _page([one for one in found if _passes(one, query)], query)
             case "aggregatedList":
-                return self._aggregated(query)
+                found = [vm.resource for _, vm in sorted(world.vms.items())]
+                return _aggregated(found, "instances", query)
+            case "disks":
+                return _aggregated(
+                    [disk for _, disk in sorted(world.disks.items())], "disks", query
+                )
+            case "deleteDisk":
+                return world.delete_disk(project, zone, name)
             case "operations":
                 own = [op for (at, _), op in world.operations.items() if at == zone]
                 return _page([op for op in own if _passes(op, query)], query)
@@ -223,18 +232,6 @@ class ComputeServer:
             {"metric": metric, "limit": limit, "usage": used}
             for metric, (limit, used) in self.world.usage().get(where, {}).items()
         ]
-
-    def _aggregated(self, query: dict[str, str]) -> Any:
-        found = [vm.resource for _, vm in sorted(self.world.vms.items())]
-        page = _page([one for one in found if _passes(one, query)], query)
-        items: dict[str, Any] = {
-            f"zones/{zone}": {"warning": {"code": "NO_RESULTS_ON_PAGE"}} for zone in ZONES
-        }
-        for one in page.pop("items"):
-            scope = items[f"zones/{one['zone'].rpartition('/')[2]}"]
-            scope.pop("warning", None)
-            scope.setdefault("instances", []).append(one)
-        return {"items": items, **page}
 
     def _operation(self, zone: str, name: str) -> dict[str, Any]:
         if (zone, name) not in self.world.operations:
@@ -410,6 +407,18 @@ def _page(found: list[dict[str, Any]], query: dict[str, str]) -> dict[str, Any]:
     if start + size < len(found):
         page["nextPageToken"] = str(start + size)
     return page
+
+
+def _aggregated(found: list[dict[str, Any]], kind: str, query: dict[str, str]) -> Any:
+    page = _page([one for one in found if _passes(one, query)], query)
+    items: dict[str, Any] = {
+        f"zones/{zone}": {"warning": {"code": "NO_RESULTS_ON_PAGE"}} for zone in ZONES
+    }
+    for one in page.pop("items"):
+        scope = items[f"zones/{one['zone'].rpartition('/')[2]}"]
+        scope.pop("warning", None)
+        scope.setdefault(kind, []).append(one)
+    return {"items": items, **page}
 
 
 def _passes(resource: dict[str, Any], query: dict[str, str]) -> bool:

@@ -121,6 +121,7 @@ class World:
     timings: Timings = field(default_factory=Timings)
     base: str = ""
     vms: dict[tuple[str, str], Vm] = field(default_factory=dict)
+    disks: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     operations: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     requests: dict[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
@@ -194,10 +195,31 @@ class World:
         vm = Vm(self._described(project, zone, body), zone, self.root / "disks" / self._id())
         wrong = self._no_room(project, zone, vm, "insert")
         self.vms[zone, name] = vm
+        self.attach(vm)
         self._count_alive()
         operation = self.operation(project, zone, "insert", vm)
         self.after(self.timings.provision_s, lambda: self._stage(vm, operation, wrong))
         return operation
+
+    def attach(self, vm: Vm) -> None:
+        """Make the boot disk that an instance asks for."""
+        asked = vm.resource["disks"][0].get("initializeParams", {})
+        link = vm.resource["zone"] + f"/disks/{vm.name}"
+        self.disks[vm.zone, vm.name] = {
+            "kind": "compute#disk", "id": self._id(), "name": vm.name, "zone": vm.resource["zone"],
+            "sizeGb": asked.get("diskSizeGb", "50"), "labels": asked.get("labels", {}),
+            "status": "READY", "users": [vm.resource["selfLink"]], "selfLink": link,
+            "creationTimestamp": stamp(now_ms()),
+        }  # fmt: skip
+
+    def delete_disk(self, project: str, zone: str, name: str) -> dict[str, Any]:
+        disk = self.disks.get((zone, name))
+        if disk is None:
+            raise Rejected(404, "notFound", f"The resource 'disks/{name}' was not found")
+        if disk.get("users"):
+            raise Rejected(400, "resourceInUseByAnotherResource", f"The disk '{name}' is in use")
+        del self.disks[zone, name]
+        return self._at_once(self.operation(project, zone, "delete", Vm(disk, zone, self.root)))
 
     def start(self, project: str, zone: str, name: str) -> dict[str, Any]:
         vm = self.vm(zone, name)
@@ -415,6 +437,10 @@ class World:
     def _forget(self, vm: Vm) -> None:
         # The disk goes; what it wrote to its serial port stays for whoever looks for a mistake.
         shutil.rmtree(vm.disk, ignore_errors=True)
+        if vm.resource["disks"][0].get("autoDelete"):
+            self.disks.pop((vm.zone, vm.name), None)
+        else:
+            self.disks[vm.zone, vm.name].pop("users", None)
 
     # --- room
 

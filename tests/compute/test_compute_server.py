@@ -113,15 +113,14 @@ def test_the_service_ends_a_machine_at_its_cap(
 def test_a_cap_that_was_outlived_by_a_stop_does_not_end_the_next_start(
     server: ComputeServer, settings: GceSettings
 ) -> None:
-    server.world.timings.scale = 0.3 / 36
+    server.world.timings.scale = 1.0 / 36
     short = settings.model_copy(update={"max_run_hours": 0.01, "at_end": "stop"})
     provisioner = Provisioner(short, endpoint=server.url, patience=HASTY)
     machine = provisioner.launch(order())
     provisioner.stop(machine)
     provisioner.start(machine)
     until(lambda: server.bill()[1]["ended_ms"] is not None)
-    first, second = server.bill()
-    assert second["seconds"] >= 0.3 > first["seconds"]
+    assert server.bill()[1]["seconds"] >= 1.0
 
 
 def test_a_machine_can_switch_itself_off(server: ComputeServer, provisioner: Provisioner) -> None:

@@ -1,0 +1,124 @@
+"""What the project's label owns and nobody needs any more: found, and removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal
+
+from symbio_core.compute.gce import Provisioner
+from symbio_core.compute.machines import RUN_LABEL, Disk, Machine, label_value
+from symbio_core.errors import CloudRefused
+from symbio_core.records import Record
+
+GRACE_S = 900.0
+"""Nothing younger is called an orphan: its run may not have taken its lease yet (s)."""
+
+
+class Orphan(Record):
+    """Something that costs money and that nobody needs."""
+
+    kind: Literal["machine", "disk"]
+    name: str
+    zone: str
+    run: str
+    """Label of the run that it belonged to."""
+    age_s: float
+    why: str
+
+
+class Swept(Record):
+    """What became of an orphan."""
+
+    orphan: Orphan
+    removed: bool
+    trouble: str = ""
+
+
+def orphans(
+    machines: Sequence[Machine],
+    disks: Sequence[Disk],
+    *,
+    live_runs: Collection[str] | None,
+    now: float,
+    longest_s: float,
+    grace_s: float = GRACE_S,
+) -> tuple[Orphan, ...]:
+    """Choose what nobody needs: the third layer against machines that outlive their run.
+
+    Args:
+        machines: all that carry the project's label.
+        disks: likewise.
+        live_runs: runs whose lease is held; None if that cannot be known, and then only what is
+            too old, or a disk without a machine, counts.
+        now: the time (Unix seconds).
+        longest_s: the cap on a machine's life; one that is older should have been ended (s).
+        grace_s: nothing younger is chosen (s).
+    """
+    live = None if live_runs is None else {label_value(run) for run in live_runs}
+    found = []
+    for machine in machines:
+        age_s = _age(machine.created, now)
+        if age_s < grace_s or machine.status == "STOPPING":
+            continue
+        why = _why(machine, live, age_s, longest_s)
+        if why:
+            found.append(_orphan("machine", machine, age_s, why))
+    for disk in disks:
+        age_s = _age(disk.created, now)
+        if age_s >= grace_s and not disk.is_used:
+            found.append(_orphan("disk", disk, age_s, "no machine uses it"))
+    return tuple(found)
+
+
+def sweep(provisioner: Provisioner, found: Sequence[Orphan]) -> tuple[Swept, ...]:
+    """Remove orphans; one that resists does not keep the others."""
+    return tuple(_swept(provisioner, orphan) for orphan in found)
+
+
+def find_orphans(
+    provisioner: Provisioner,
+    *,
+    live_runs: Collection[str] | None,
+    clock: Callable[[], float],
+    grace_s: float = GRACE_S,
+) -> tuple[Orphan, ...]:
+    """Return what the project's label owns and nobody needs; see `orphans`."""
+    return orphans(
+        provisioner.list_owned(),
+        provisioner.list_disks(),
+        live_runs=live_runs,
+        now=clock(),
+        longest_s=provisioner.settings.max_run_hours * 3600.0,
+        grace_s=grace_s,
+    )
+
+
+def _swept(provisioner: Provisioner, orphan: Orphan) -> Swept:
+    try:
+        if orphan.kind == "machine":
+            provisioner.delete_by_name(orphan.zone, orphan.name)
+        else:
+            provisioner.delete_disk(orphan.zone, orphan.name)
+    except CloudRefused as error:
+        return Swept(orphan=orphan, removed=False, trouble=str(error))
+    return Swept(orphan=orphan, removed=True)
+
+
+def _why(machine: Machine, live: set[str] | None, age_s: float, longest_s: float) -> str:
+    if live is not None and machine.run not in live:
+        return "no live run holds it"
+    if machine.is_alive and age_s > longest_s + GRACE_S:
+        return f"older than the cap of {longest_s / 3600:g} h"
+    return ""
+
+
+def _orphan(
+    kind: Literal["machine", "disk"], one: Machine | Disk, age_s: float, why: str
+) -> Orphan:
+    run = one.labels.get(RUN_LABEL, "")
+    return Orphan(kind=kind, name=one.name, zone=one.zone, run=run, age_s=age_s, why=why)
+
+
+def _age(created: float | None, now: float) -> float:
+    # What does not say when it was made is as old as can be.
+    return now - created if created is not None else float("inf")

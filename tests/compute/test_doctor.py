@@ -1,0 +1,174 @@
+"""The doctor names what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from symbio_core.compute.doctor import PERMISSIONS, SERVICES, Check, examine
+from symbio_core.compute.gce import Provisioner
+from symbio_core.config import AccessSettings, BootSettings, GceSettings
+from symbio_core.errors import NotWritable
+from tests.cloud.compute_server import ComputeServer
+from tests.compute.conftest import HASTY, PROJECT
+
+ACCOUNT = f"trainer@{PROJECT}.iam.gserviceaccount.com"
+ROOM = {
+    "global": {"GPUS_ALL_REGIONS": 4.0},
+    "us-central1": {"NVIDIA_L4_GPUS": 1.0, "PREEMPTIBLE_NVIDIA_L4_GPUS": 1.0},
+    "us-east1": {"NVIDIA_L4_GPUS": 1.0, "PREEMPTIBLE_NVIDIA_L4_GPUS": 1.0},
+}
+
+
+@pytest.fixture
+def healthy(server: ComputeServer) -> ComputeServer:
+    server.world.quotas = {region: dict(metrics) for region, metrics in ROOM.items()}
+    return server
+
+
+def rows(server: ComputeServer, settings: GceSettings, **bucket: Any) -> dict[str, Check]:
+    given = {"bucket": "gs://my-bucket/symbio", "try_bucket": lambda: "writable", **bucket}
+    found = examine(Provisioner(settings, endpoint=server.url, patience=HASTY), **given)
+    assert all("\n" not in row.found + row.mend for row in found)
+    assert all(row.ok or row.mend for row in found)
+    return {row.what: row for row in found}
+
+
+def failing(found: dict[str, Check]) -> list[str]:
+    return [what for what, row in found.items() if not row.ok]
+
+
+def test_a_project_that_has_everything_passes(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    found = rows(healthy, settings)
+    assert failing(found) == []
+    assert found["GPUS_ALL_REGIONS"].found == "0 of 4 used, 1 needed"
+    assert "PREEMPTIBLE_NVIDIA_L4_GPUS in us-east1" in found
+    assert "NVIDIA_L4_GPUS in us-east1" not in found
+    assert found["image"].found.startswith(settings.boot.image_family)
+    assert "insert" not in healthy.methods_called()
+
+
+def test_a_new_project_without_any_gpu_is_told_what_to_ask_for(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    healthy.world.quotas["global"]["GPUS_ALL_REGIONS"] = 0.0
+    healthy.world.quotas["us-east1"]["PREEMPTIBLE_NVIDIA_L4_GPUS"] = 0.0
+    found = rows(healthy, settings)
+    assert failing(found) == ["GPUS_ALL_REGIONS", "PREEMPTIBLE_NVIDIA_L4_GPUS in us-east1"]
+    quotas = f"https://console.cloud.google.com/iam-admin/quotas?project={PROJECT}"
+    assert found["GPUS_ALL_REGIONS"].mend == f"ask for GPUS_ALL_REGIONS at {quotas}"
+    regional = found["PREEMPTIBLE_NVIDIA_L4_GPUS in us-east1"].mend
+    assert regional == f"ask for PREEMPTIBLE_NVIDIA_L4_GPUS in us-east1 at {quotas}"
+
+
+def test_both_quotas_count_where_the_full_price_is_allowed(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    healthy.world.quotas["us-central1"]["NVIDIA_L4_GPUS"] = 0.0
+    found = rows(healthy, settings.model_copy(update={"allow_on_demand": True}))
+    assert failing(found) == ["NVIDIA_L4_GPUS in us-central1"]
+
+
+def test_without_credentials_there_is_one_line_and_its_command(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    healthy.fail("project", 401)
+    found = rows(healthy, settings)
+    assert failing(found) == list(found) == ["credentials"]
+    assert found["credentials"].mend == "gcloud auth application-default login"
+
+
+def test_a_switched_off_service_comes_with_the_command_that_switches_it_on(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    healthy.services = set(SERVICES) - {"secretmanager.googleapis.com"}
+    found = rows(healthy, settings)
+    assert failing(found) == ["service secretmanager"]
+    command = f"gcloud services enable secretmanager.googleapis.com --project {PROJECT}"
+    assert found["service secretmanager"].mend == command
+
+
+def test_compute_engine_switched_off_altogether_is_told_so(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    healthy.fail("project", 403, reason="accessNotConfigured", message="has not been used before")
+    found = rows(healthy, settings)
+    command = f"gcloud services enable compute.googleapis.com --project {PROJECT}"
+    assert found["credentials"].mend == command
+
+
+def test_missing_rights_are_named_with_the_role_that_has_them(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    healthy.permissions = set(PERMISSIONS) - {"iam.serviceAccounts.actAs"}
+    found = rows(healthy, settings)
+    assert failing(found) == ["rights"]
+    assert "iam.serviceAccounts.actAs" in found["rights"].found
+    assert "roles/iam.serviceAccountUser" in found["rights"].mend
+
+
+def test_a_public_address_needs_a_right_of_its_own(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    healthy.permissions = set(PERMISSIONS)
+    public = settings.model_copy(update={"access": AccessSettings(external_ip=True)})
+    assert "useExternalIp" in rows(healthy, public)["rights"].found
+    assert rows(healthy, settings)["rights"].ok
+
+
+def test_a_zone_without_the_machine_is_named(healthy: ComputeServer, settings: GceSettings) -> None:
+    healthy.fail("machineType", 404, zone="us-central1-b", count=9)
+    row = rows(healthy, settings)["g2-standard-4 is offered"]
+    assert not row.ok
+    assert "not in us-central1-b" in row.found
+
+
+def test_an_image_family_that_is_gone_is_named(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    old = settings.model_copy(update={"boot": BootSettings(image_family="gone-cu1")})
+    found = rows(healthy, old)
+    assert failing(found) == ["image"]
+    assert found["image"].mend.startswith("gcloud compute images list")
+
+
+@pytest.mark.parametrize(("accounts", "state"), [({ACCOUNT}, "ok"), (set(), "fails")])
+def test_the_service_account_has_to_exist(
+    accounts: set[str], state: str, healthy: ComputeServer, settings: GceSettings
+) -> None:
+    healthy.accounts = accounts
+    own = settings.model_copy(update={"access": AccessSettings(service_account=ACCOUNT)})
+    row = rows(healthy, own)["service account"]
+    assert row.state == state
+    assert row.ok or "gcloud iam service-accounts create trainer" in row.mend
+
+
+def test_a_bucket_that_refuses_is_told_with_its_reason(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    def refuse() -> str:
+        raise NotWritable("gs://my-bucket refuses to be written")
+
+    found = rows(healthy, settings, try_bucket=refuse)
+    assert failing(found) == ["bucket"]
+    assert "gs://my-bucket " in found["bucket"].mend
+    assert failing(rows(healthy, settings, bucket="storage")) == ["bucket"]
+
+
+def test_an_unknown_price_is_found_before_the_start(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    found = rows(healthy, settings.model_copy(update={"zones": ("us-east4-a",), "prices": "none"}))
+    assert not found["price in us-east4"].ok
+
+
+def test_what_cannot_be_looked_at_is_unknown_and_not_fine(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    healthy.fail("testIamPermissions", 403)
+    healthy.fail("services", 403)
+    found = rows(healthy, settings)
+    assert found["rights"].state == found["services"].state == "unknown"

@@ -135,7 +135,7 @@ def _mean(truths: Truths, formula: str) -> float:
 
 
 def _written(config: RunConfig) -> Path:
-    path = Path(config.storage.root) / "planted" / "pairs.txt"
+    path = cache_of(config).parent / "planted" / "pairs.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(pair_text(), encoding="utf-8")
     return path.resolve()

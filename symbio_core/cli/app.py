@@ -20,5 +20,7 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-Storage = Annotated[str, typer.Option(help="Folder that holds all runs.", show_default=True)]
+Storage = Annotated[
+    str, typer.Option(help="Folder that holds all runs, or gs://bucket/prefix.", show_default=True)
+]
 RunName = Annotated[str, typer.Argument(help="Name of the run; `symbio runs` lists them.")]

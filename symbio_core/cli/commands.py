@@ -28,7 +28,8 @@ from symbio_core.progress import clear_stop, request_stop, stop_requested
 @app.command()
 def run(
     corpus: Annotated[
-        str | None, typer.Option(help="`shakespeare`, a UTF-8 text file, or a folder of them.")
+        str | None,
+        typer.Option(help="`shakespeare`, a UTF-8 text file, a folder of them, or gs://…"),
     ] = None,
     profile_name: Annotated[
         str, typer.Option("--profile", help=f"Preset to start from: {', '.join(PROFILES)}.")
@@ -53,7 +54,9 @@ def run(
     without: Annotated[
         str | None, typer.Option(help="Mechanisms to switch off, e.g. fusion,diversity.")
     ] = None,
-    storage: Annotated[str | None, typer.Option(help="Folder that holds all runs.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Folder that holds all runs, or gs://bucket/prefix.")
+    ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Without Prefect, even where it is installed.")
     ] = False,
@@ -217,7 +220,8 @@ def bench(
 @app.command("null-search")
 def null_search(
     corpus: Annotated[
-        str | None, typer.Option(help="`shakespeare`, a UTF-8 text file, or a folder of them.")
+        str | None,
+        typer.Option(help="`shakespeare`, a UTF-8 text file, a folder of them, or gs://…"),
     ] = None,
     profile_name: Annotated[
         str, typer.Option("--profile", help=f"Preset to start from: {', '.join(PROFILES)}.")
@@ -342,7 +346,7 @@ def _has_application() -> bool:
     return all(importlib.util.find_spec(name) for name in ("prefect", "flows", "deployments"))
 
 
-def _show_result(verdict: str, where: Path) -> None:
+def _show_result(verdict: str, where: str) -> None:
     out.print(f"report  {where}", markup=False, soft_wrap=True)
     out.print(f"verdict {verdict}", markup=False, soft_wrap=True)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from symbio_core.monitors import t_interval
 from symbio_core.records import Interval
 from symbio_core.runner.exported import load_exported
 from symbio_core.runner.opening import reopen
+from symbio_core.runner.places import address
 from symbio_core.runner.run import Run
 from symbio_core.runner.writing import write_battery
 
@@ -21,9 +21,9 @@ class Measured:
     value: Interval
 
 
-def report_path(root: str, run_id: str) -> Path:
-    """Return where a run's page lies."""
-    return Path(root) / "runs" / run_id / "report" / "report.html"
+def report_path(root: str, run_id: str) -> str:
+    """Return where a run's page lies: a path, or an address in a bucket."""
+    return address(root, "runs", run_id, "report", "report.html")
 
 
 def stands_at(run: Run) -> str:

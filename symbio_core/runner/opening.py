@@ -41,7 +41,7 @@ def open_run(config: RunConfig, run_id: str | None = None, *, formula: str = FIR
         NoDevice: CUDA was asked for and is missing.
     """
     lifecycle.check_budget(config)
-    store = open_store(config.storage.root)
+    store = open_store(config.storage.root, location=config.storage.location)
     store.check_writable(predicted_bytes(config))
     name = run_id or new_name(config)
     if name in list_runs(store):

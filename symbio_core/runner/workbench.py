@@ -16,6 +16,7 @@ from symbio_core.activations import parse, relative_cost
 from symbio_core.config import STEP_WORK, RunConfig
 from symbio_core.gates import Reference
 from symbio_core.model import GPT
+from symbio_core.runner.places import prepare
 from symbio_core.streams import seed_for
 from symbio_core.training import (
     Batch,
@@ -40,7 +41,7 @@ class Workbench:
         self.cost = 1.0
         """What a step costs here, in steps of the run's own model."""
         self.device: Device = prepare_device(config.compute)
-        self.data = corpus.prepare(
+        self.data = prepare(
             config.data,
             context=config.model.context,
             seed=config.seed,

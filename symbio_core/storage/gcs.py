@@ -89,7 +89,7 @@ class BucketStore:
             location: where the bucket has to lie; None: anywhere. `check_writable` looks.
             endpoint: address of the service; None takes STORAGE_EMULATOR_HOST, else Google's.
             client: a `google.cloud.storage.Client` to use in all threads.
-            retry: a `google.api_core.retry.Retry`; None: the client's own for RETRY_S seconds.
+            retry: a `google.api_core.retry.Retry`; None: `retry_policy`.
             timeout_s: how long an answer is waited for (s).
             pacer: keeps writes to one name apart; None: one for this process, a write a second.
             chunk_bytes: piece of a large upload, a multiple of 256 KiB (bytes).
@@ -101,10 +101,10 @@ class BucketStore:
         self.bucket_name, self._prefix = split_address(root)
         self.location = location
         self._endpoint, self._given = endpoint, client
-        self._retry, self._timeout_s = retry, timeout_s
+        self._failures = failures()
+        self._retry, self._timeout_s = retry or retry_policy(), timeout_s
         self._pacer, self._chunk_bytes = pacer or _PACER, chunk_bytes
         self._local = threading.local()
-        self._failures = failures()
 
     # --- the interface of a store
 
@@ -251,10 +251,6 @@ class BucketStore:
         return kept[1]
 
     def _how(self) -> dict[str, Any]:
-        if self._retry is None:
-            from google.cloud.storage.retry import DEFAULT_RETRY
-
-            self._retry = DEFAULT_RETRY.with_timeout(RETRY_S)
         return {"retry": self._retry, "timeout": self._timeout_s}
 
     def _facts(self, key: str) -> Any:
@@ -444,6 +440,13 @@ def connect(endpoint: str | None = None) -> Any:
             "no credentials for Google Cloud were found; run: gcloud auth application-default "
             "login (on a machine of Google: give it a service account)"
         ) from error
+
+
+def retry_policy() -> Any:
+    """Return the client's own way to try again, for RETRY_S seconds."""
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(RETRY_S)
 
 
 def failures() -> tuple[type[Exception], ...]:

@@ -11,6 +11,7 @@ import torch
 from symbio_core import runner
 from symbio_core.config import RunConfig, changed
 from symbio_core.errors import (
+    BucketRefused,
     BudgetTooSmall,
     ConfigError,
     CorpusError,
@@ -20,6 +21,7 @@ from symbio_core.errors import (
     SymbioError,
     UnknownRun,
 )
+from tests.cloud.guard import only_loopback
 
 
 def refused(config: RunConfig, kind: type[SymbioError], run_id: str = "refused") -> str:
@@ -84,8 +86,14 @@ def test_a_storage_root_that_cannot_be_written(tiny_config: RunConfig, tmp_path:
     assert str(blocker) in str(caught.value)
 
 
-def test_a_bucket_is_refused_plainly(tiny_config: RunConfig) -> None:
-    with pytest.raises(ConfigError, match="folder"):
+def test_a_bucket_without_credentials_is_refused(
+    tiny_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    with only_loopback(), pytest.raises(BucketRefused, match="gcloud auth application-default"):
         runner.open_run(changed(tiny_config, {"storage.root": "gs://bucket/x"}), "refused")
 
 

@@ -61,7 +61,7 @@ class DataSettings(Settings):
     """What the model reads."""
 
     corpus: str = "shakespeare"
-    """`shakespeare` (38 plays; extra `demo`), or a UTF-8 text file, a folder, or gs://…"""
+    """`shakespeare` (38 plays; extra `demo`), or a text file (UTF-8), a folder, gs://bucket/name."""
     format: Literal["auto", "chat", "plain"] = "auto"
     """How turns are marked; `auto` finds the chat tokens by looking."""
     tokenizer: Literal["bpe", "char"] = "bpe"
@@ -530,6 +530,8 @@ class StorageSettings(Settings):
     """Where a bucket has to lie, for example us-central1; empty allows any place."""
     save_every: int = Field(500, ge=1)
     """Steps between checkpoints inside a phase."""
+    lease_s: float = Field(60.0, ge=3.0, le=3600.0)
+    """A process that works on a run and is not heard of for so long may be replaced (s)."""
 
 
 class RunConfig(Settings):

@@ -423,18 +423,18 @@ def connect(endpoint: str | None = None) -> Any:
     """
     from google.auth.credentials import AnonymousCredentials
     from google.auth.exceptions import DefaultCredentialsError
-    from google.cloud import storage
+    from google.cloud.storage import Client
 
     endpoint = endpoint or os.environ.get(ENDPOINT_VARIABLE)
     if endpoint:
         address = endpoint if "://" in endpoint else f"http://{endpoint}"
-        return storage.Client(
+        return Client(
             project=None,
             credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
             client_options={"api_endpoint": address},
         )
     try:
-        return storage.Client(project=None)
+        return Client(project=None)
     except DefaultCredentialsError as error:
         raise BucketRefused(
             "no credentials for Google Cloud were found; run: gcloud auth application-default "

@@ -28,6 +28,16 @@ class RunElsewhere(Run):
 
     sitting: Sitting
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Write without the run's lease, which the parent holds: the turn is what fences this."""
+        yield
+
+    def claim(self, *, take_over: bool = False) -> None:
+        """Save checkpoints under the turn; the parent holds the lease and writes the journal."""
+        if self.store.checkpoints.fence is None:
+            self.store.checkpoints.claim(self.sitting)
+
     def _enter(self, *lines: dict[str, Any]) -> None:
         for line in lines:
             self.sitting.note(line)

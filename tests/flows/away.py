@@ -15,6 +15,7 @@ from typing import Any
 
 from deployments.surroundings import PROJECT
 from symbio_core.config import RunConfig
+from symbio_core.storage import open_store
 
 
 class Away:
@@ -22,8 +23,9 @@ class Away:
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self.folder = folder
-        self.root = folder / "storage"
+        self.root = str(folder / "storage")
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | settings
+        self.first: dict[tuple[str, int], int] = {}
         self.env |= {
             "PWD": str(PROJECT),
             "OMP_NUM_THREADS": "1",
@@ -70,9 +72,25 @@ class Away:
         file.write_text(config.model_dump_json(), encoding="utf-8")
         return self.child("parent", "-c", PARENT, str(file), run_id)
 
-    def pulse(self, run_id: str, phase: str) -> dict[str, Any] | None:
-        file = self.root / "runs" / run_id / "elsewhere" / f"{phase}-1" / "pulse.json"
-        return json.loads(file.read_text()) if file.exists() else None
+    def told(self, run_id: str, phase: str, name: str) -> dict[str, Any] | None:
+        """Return what the first attempt at a phase and its parent last told each other."""
+        found = open_store(self.root).read(f"runs/{run_id}/elsewhere/{phase}-1/{name}.json")
+        return json.loads(found.data) if found else None
+
+    def mid_phase(self, run_id: str, phase: str, steps: int = 60, turn: int = 1) -> int | None:
+        """Return the process of a phase that has trained some steps and not yet ended."""
+        pulse = self.told(run_id, phase, "pulse")
+        if pulse is None or pulse["state"] != "running" or pulse["turn"] != turn:
+            return None
+        if not pulse["step"]:
+            return None
+        first = self.first.setdefault((phase, turn), pulse["step"])
+        return int(pulse["pid"]) if pulse["step"] >= first + steps else None
+
+    def turns(self, run_id: str, phase: str) -> int:
+        """Return how often the first attempt at a phase was started."""
+        turn = self.told(run_id, phase, "turn")
+        return int(turn["number"]) if turn else 0
 
     def logs(self) -> str:
         tails = [f"--- {f.name}\n{f.read_text()[-3000:]}" for f in self.folder.glob("*.log")]
@@ -84,8 +102,19 @@ import sys
 from pathlib import Path
 from deployments.embedded import run_embedded
 from symbio_core.config import RunConfig
+from symbio_core.storage import open_store
 run_embedded(RunConfig.model_validate_json(Path(sys.argv[1]).read_text()), sys.argv[2])
 """
+
+
+def plainly(value: Any) -> Any:
+    """Leave out of a journal what differs by the clock or by where a run lives."""
+    clock = {"at", "seconds", "tokens_per_s", "seconds_per_step", "config", "seconds_spent"}
+    if isinstance(value, dict):
+        return {k: plainly(v) for k, v in value.items() if k not in clock}
+    if isinstance(value, list | tuple):
+        return [plainly(item) for item in value if not str(item).startswith("throughput")]
+    return value
 
 
 def end(child: subprocess.Popen[bytes]) -> None:

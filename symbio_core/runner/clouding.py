@@ -1,0 +1,110 @@
+"""What a person asks of the cloud by hand: a machine up or down, who runs, what is wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from symbio_core.compute.doctor import Check, examine
+from symbio_core.compute.gce import Provisioner
+from symbio_core.compute.ledger import Ledger
+from symbio_core.compute.machines import Machine
+from symbio_core.compute.sweep import Orphan, Swept, find_orphans, sweep
+from symbio_core.config import RunConfig
+from symbio_core.errors import UnknownRun
+from symbio_core.runner.machines import RunMachine, read_ledger
+from symbio_core.runner.opening import reopen
+from symbio_core.storage import list_runs, open_store
+
+__all__ = ["Check", "Ledger", "Machine", "Orphan", "Swept"]
+PROBE_BYTES = 1
+
+
+def machine_of(root: str, run_id: str, api_url: str, say: Callable[[str], None]) -> RunMachine:
+    """Return the keeper of a run's machine, to launch or to remove it by hand."""
+    run = reopen(root, run_id)
+    return RunMachine(run_id, run.config, run.store.store, api_url=api_url, say=say)
+
+
+def machines(config: RunConfig) -> tuple[Machine, ...]:
+    """Return all machines that carry the project's label, oldest first."""
+    return Provisioner(config.compute.gce).list_owned()
+
+
+def find_machine(config: RunConfig, run_id: str) -> Machine:
+    """Return the machine of a run.
+
+    Raises:
+        UnknownRun: it has none.
+    """
+    found = Provisioner(config.compute.gce).find(run_id)
+    if not found:
+        raise UnknownRun(f"run '{run_id}' has no machine now; `symbio cloud status` lists those up")
+    return found[-1]
+
+
+def ledger_of(root: str, run_id: str) -> Ledger:
+    """Return what the machines of a run have cost."""
+    return read_ledger(open_store(root), run_id)
+
+
+def read_serial(config: RunConfig, machine: Machine, start: int) -> tuple[str, int]:
+    """Return what a machine wrote to its serial port from ``start`` on, and where to go on."""
+    return Provisioner(config.compute.gce).serial(machine, start)
+
+
+def remove(config: RunConfig, machine: Machine) -> None:
+    """Delete a machine and its disk."""
+    Provisioner(config.compute.gce).delete(machine)
+
+
+def ssh_command(config: RunConfig, machine: Machine) -> list[str]:
+    """Return the words that open a shell on a machine: by IAP, unless it has a public address."""
+    gce = config.compute.gce
+    words = ["gcloud", "compute", "ssh", machine.name]
+    words += ["--project", str(gce.project), "--zone", machine.zone]
+    return words if gce.access.external_ip else [*words, "--tunnel-through-iap"]
+
+
+def doctor(config: RunConfig) -> tuple[Check, ...]:
+    """Check all that a run on a cloud machine needs, and change nothing that lasts."""
+    root = config.storage.root
+
+    def try_bucket() -> str:
+        store = open_store(root)
+        store.check_writable(PROBE_BYTES)
+        return f"{root} can be written, read and listed ({len(list_runs(store))} runs)"
+
+    return examine(Provisioner(config.compute.gce), bucket=root, try_bucket=try_bucket)
+
+
+def orphans(config: RunConfig) -> tuple[Orphan, ...]:
+    """Return what the project's label owns and nobody needs."""
+    return find_orphans(
+        Provisioner(config.compute.gce), live_runs=unfinished(config.storage.root), clock=time.time
+    )
+
+
+def sweep_up(config: RunConfig, found: tuple[Orphan, ...]) -> tuple[Swept, ...]:
+    """Remove orphans; one that resists does not keep the others."""
+    return sweep(Provisioner(config.compute.gce), found)
+
+
+def unfinished(root: str) -> list[str] | None:
+    """Return the runs that may still need a machine; None where the root is no bucket."""
+    if not root.startswith("gs://"):
+        return None
+    return [name for name in list_runs(open_store(root)) if not reopen(root, name).is_finished]
+
+
+def prefect_address() -> str:
+    """Return the address of the Prefect server that `symbio up` started here, or nothing."""
+    import tomllib
+
+    file = Path(".symbio/prefect/profiles.toml")
+    try:
+        profiles = tomllib.loads(file.read_text(encoding="utf-8"))
+        return str(profiles["profiles"]["symbio"]["PREFECT_API_URL"])
+    except (OSError, KeyError, ValueError):
+        return ""

@@ -100,7 +100,7 @@ def test_bench_lists_what_it_can_measure(home: Path) -> None:
         (["run", "--set", "search.mutation"], "KEY=VALUE"),
         (["run", "--budget", "5"], "--budget"),
         (["run", "--config", "none.toml"], "none.toml"),
-        (["run", "--storage", "gs://bucket"], "folder"),
+        (["run", "--storage", "s3://bucket"], "gs://"),
         (["status", "nobody"], "nobody"),
         (["resume", "nobody"], "one"),
         (["bench", "nothing"], "efficacy"),

@@ -40,6 +40,9 @@ STOCKOUT = (
 )
 
 
+NOT_READY = ("RESOURCE_NOT_READY", "The machine was taken away meanwhile", "")
+
+
 class Rejected(Exception):
     """A request that is answered with an HTTP error."""
 
@@ -276,7 +279,15 @@ class World:
         assert vm.metadata is not None
         vm.metadata.set("instance/preempted", "TRUE")
         action = vm.resource["scheduling"].get("instanceTerminationAction", "STOP").lower()
-        press = lambda: self._press_button(vm, operation, action, "preempted")  # noqa: E731
+        boot = vm.boots
+
+        def press() -> None:
+            if vm.status == "RUNNING" and vm.boots == boot:
+                self._press_button(vm, operation, action, "preempted")
+            else:
+                # Something else ended it before.
+                self.finish(operation, NOT_READY)
+
         self.after(int(notice) * self.timings.scale, press)
         return operation
 
@@ -303,7 +314,7 @@ class World:
     def _stage(self, vm: Vm, operation: dict[str, Any], wrong: tuple[str, str, str] | None) -> None:
         if self.vms.get((vm.zone, vm.name)) is not vm or vm.status != "PROVISIONING":
             # A delete or a stop overtook it.
-            self.finish(operation, ("RESOURCE_NOT_READY", f"{vm.name} was taken away", ""))
+            self.finish(operation, NOT_READY)
             return
         if wrong:
             if operation["operationType"] == "insert":
@@ -318,7 +329,7 @@ class World:
 
     def _run(self, vm: Vm, operation: dict[str, Any]) -> None:
         if self.vms.get((vm.zone, vm.name)) is not vm or vm.status != "STAGING":
-            self.finish(operation, ("RESOURCE_NOT_READY", f"{vm.name} was taken away", ""))
+            self.finish(operation, NOT_READY)
             return
         vm.boots += 1
         now = self.finish(operation)
@@ -392,9 +403,17 @@ class World:
         if self.vms.get((vm.zone, vm.name)) is not vm:
             self.finish(operation)
             return
-        if vm.process is None or vm.status == "STOPPING":
-            # Nothing runs any more, or somebody pressed it before.
-            self.after(self.timings.stop_s, lambda: self._over(vm, operation, action, why))
+        again = lambda: self._press_button(vm, operation, action, why)  # noqa: E731
+        if vm.status == "STOPPING":
+            # Somebody pressed it before: what is asked for now comes after that.
+            self.after(self.timings.stop_s, again)
+            return
+        if vm.process is None:
+            boot = vm.boots
+            late = lambda: (  # noqa: E731
+                again() if vm.boots != boot else self._over(vm, operation, action, why)
+            )
+            self.after(self.timings.stop_s, late)
             return
         vm.resource["status"] = "STOPPING"
         items = {i["key"]: i.get("value", "") for i in vm.resource["metadata"].get("items", [])}

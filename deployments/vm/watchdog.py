@@ -32,6 +32,7 @@ PHASE_PID = "SYMBIO_PHASE_PID"
 """Environment variable that tells a phase's process which file to leave its number in."""
 SAVE_S = 25.0
 """What a phase may take to save when the machine has to end (s)."""
+WORKER = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "symbio-gpu"]
 WORKER_TRIES = 5
 """Times a worker that dies is started again."""
 
@@ -162,7 +163,7 @@ class Watchdog:
     def _start_worker(self) -> None:
         self.say("starting the worker")
         self.worker = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "symbio-gpu"],
+            WORKER,
             env=os.environ | {PHASE_PID: str(self.pid_file)},
             stdin=subprocess.DEVNULL,
             start_new_session=True,

@@ -24,12 +24,12 @@ from tests.flows.away import Away, end, plainly, until
 pytestmark = [
     pytest.mark.server,
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 ROOT = "gs://runs/here"
 ZONES = ("us-central1-a", "us-central1-b", "us-east1-b")
-CALM = {"without": ["search", "final"], "budget.steps": 4000, "storage.save_every": 100}
+CALM = {"without": ["search", "final"], "budget.steps": 2000, "storage.save_every": 50}
 CLOUD: dict[str, Any] = {
     "storage.root": ROOT,
     "compute.kind": "gce",
@@ -107,14 +107,14 @@ def test_a_run_lives_through_stockout_preemption_crash_and_the_death_of_its_pare
 def live_and_be_tried(away: Away, gce: ComputeServer, config: RunConfig) -> None:
     gce.fail("insert", "ZONE_RESOURCE_POOL_EXHAUSTED", zone=ZONES[0])
     with away.parent(config, "far") as parent:
-        until(lambda: away.mid_phase("far", "primordial"), 200)
+        until(lambda: away.mid_phase("far", "primordial"), 250)
         [(zone, name)] = gce.world.vms
         assert zone == ZONES[1]
         gce.world.preempt(zone, name)
-        until(lambda: away.mid_phase("far", "cambrian"), 200)
+        until(lambda: away.mid_phase("far", "cambrian"), 250)
         [(zone, name)] = gce.world.vms
         gce.world.crash(zone, name)
-        until(lambda: away.mid_phase("far", "oxidation"), 200)
+        until(lambda: away.mid_phase("far", "oxidation"), 250)
         end(parent)
     with away.parent(config, "far") as parent:
-        assert parent.wait(250) == 0
+        assert parent.wait(400) == 0

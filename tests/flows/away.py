@@ -25,7 +25,6 @@ class Away:
         self.folder = folder
         self.root = str(folder / "storage")
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | settings
-        self.first: dict[tuple[str, int], int] = {}
         self.env |= {
             "PWD": str(PROJECT),
             "OMP_NUM_THREADS": "1",
@@ -77,15 +76,12 @@ class Away:
         found = open_store(self.root).read(f"runs/{run_id}/elsewhere/{phase}-1/{name}.json")
         return json.loads(found.data) if found else None
 
-    def mid_phase(self, run_id: str, phase: str, steps: int = 60, turn: int = 1) -> int | None:
-        """Return the process of a phase that has trained some steps and not yet ended."""
+    def mid_phase(self, run_id: str, phase: str, turn: int = 1) -> int | None:
+        """Return the process of a phase that has trained for a while and not yet ended."""
         pulse = self.told(run_id, phase, "pulse")
         if pulse is None or pulse["state"] != "running" or pulse["turn"] != turn:
             return None
-        if not pulse["step"]:
-            return None
-        first = self.first.setdefault((phase, turn), pulse["step"])
-        return int(pulse["pid"]) if pulse["step"] >= first + steps else None
+        return int(pulse["pid"]) if pulse["step"] else None
 
     def turns(self, run_id: str, phase: str) -> int:
         """Return how often the first attempt at a phase was started."""

@@ -54,6 +54,9 @@ def run(
     without: Annotated[
         str | None, typer.Option(help="Mechanisms to switch off, e.g. fusion,diversity.")
     ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0.01, help="End well before cloud machines cost this ($).")
+    ] = None,
     storage: Annotated[
         str | None, typer.Option(help="Folder that holds all runs, or gs://bucket/prefix.")
     ] = None,
@@ -68,6 +71,7 @@ def run(
     named = {
         "data.corpus": corpus,
         "budget.steps": budget,
+        "budget.max_usd": max_cost,
         "seed": seed,
         "start_from": start_from,
         "storage.root": storage,

@@ -18,6 +18,7 @@ from symbio_core.report import FinalReport
 from tasks.life import decide, finish, open_run, plan_next
 from tasks.machines import remove_machine
 from tasks.telling import Payload, announce, show_phase, show_report
+from tasks.working import close
 
 DEMO = profile("demo")
 
@@ -34,8 +35,11 @@ async def symbio(
     """
     try:
         run_id = await open_run(config, run_id or _name_taken_before())
-        await _take_name(run_id)
-        return await live(config, run_id)
+        try:
+            await _take_name(run_id)
+            return await live(config, run_id)
+        finally:
+            close(config.storage.root, run_id)
     except Interrupted as stop:
         return Cancelled(message=str(stop), data=stop)
     except SymbioError as error:

@@ -13,6 +13,8 @@
     │   ├── DiskTooFull              exit code 2
     │   ├── AlreadyExists            a create-once name is taken
     │   ├── SwapLost                 somebody else moved the pointer first
+    │   ├── LeaseHeld                exit code 2: another process works on the run
+    │   ├── LeaseLost                another process has taken the run over
     │   ├── BucketRefused            exit code 2: a bucket that is not there or not for us
     │   ├── BucketUnreachable        retryable: no answer, or none but errors, for long enough
     │   └── CheckpointDamaged
@@ -99,6 +101,16 @@ class BucketUnreachable(StorageError):
     """Cloud Storage gave no answer, or none but errors, for as long as was allowed."""
 
     retryable = True
+
+
+class LeaseHeld(StorageError):
+    """Another process works on this run; the message says which, and how to take over."""
+
+    exit_code = 2
+
+
+class LeaseLost(StorageError):
+    """Another process has taken this run over: nothing more may be written by this one."""
 
 
 class CheckpointDamaged(StorageError):

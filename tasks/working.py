@@ -55,13 +55,16 @@ def open_at(config: RunConfig, run_id: str | None) -> str:
     from symbio_core.runner import begin, new_name
 
     run = begin(config, run_id or new_name(config))
+    run.claim()
     _open_runs[config.storage.root, run.run_id] = run
     return run.run_id
 
 
 def close(root: str, run_id: str) -> None:
-    """Forget an open run, so that whoever needs it next reads its journal again."""
-    _open_runs.pop((root, run_id), None)
+    """Let go of an open run: whoever needs it next, here or elsewhere, reads its journal again."""
+    run = _open_runs.pop((root, run_id), None)
+    if run is not None:
+        run.release()
 
 
 @contextmanager

@@ -85,12 +85,23 @@ def run(
 
 @app.command()
 def resume(
-    run_name: RunName, storage: Storage = "storage", plain: Annotated[bool, typer.Option()] = False
+    run_name: RunName,
+    storage: Storage = "storage",
+    plain: Annotated[bool, typer.Option()] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Also from a process that still holds the run.")
+    ] = False,
 ) -> None:
     """Go on with a run that was interrupted, from its last checkpoint."""
     from symbio_core import runner
 
-    _live(runner.reopen(storage, run_name).config, run_name, plain=plain, root=storage)
+    # Held before anything is started, so that a second one is refused at once.
+    held = runner.reopen(storage, run_name)
+    held.claim(take_over=take_over)
+    try:
+        _live(held.config, run_name, plain=plain, root=storage)
+    finally:
+        held.release()
 
 
 @app.command()

@@ -21,10 +21,13 @@ def live(run: Run) -> FinalReport:
             f"compute.kind is '{run.config.compute.kind}', which needs Prefect to reach the other "
             "machine; run it without --plain, or set compute.kind=local"
         )
-    while (plan := run.plan_next()) is not None:
-        run.train(plan)
-        judge(run, plan)
-    return run.finish()
+    try:
+        while (plan := run.plan_next()) is not None:
+            run.train(plan)
+            judge(run, plan)
+        return run.finish()
+    finally:
+        run.release()
 
 
 def judge(run: Run, plan: PhasePlan) -> Decision:

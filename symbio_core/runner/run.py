@@ -6,13 +6,14 @@ what the journal holds. So any process that has the storage root and the run's i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from symbio_core import gates, lifecycle
+from symbio_core import gates, lifecycle, progress
 from symbio_core.config import PHASES, RunConfig, checked
 from symbio_core.errors import Overtime
 from symbio_core.records import (
@@ -43,6 +44,22 @@ from symbio_core.storage import RunStore
 TOKENIZER = exported.TOKENIZER
 FIRST_FUNCTION = "gelu(x)"
 """Abiogenesis is the baseline: GELU."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def move(
+    method: Callable[Concatenate[Run, P], R],
+) -> Callable[Concatenate[Run, P], R]:
+    """Mark a move that writes: it is made under the run's lease, or not at all."""
+
+    @wraps(method)
+    def made(run: Run, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with run.writing():
+            return method(run, *args, **kwargs)
+
+    return made
 
 
 class Run:
@@ -124,8 +141,53 @@ class Run:
         """Whether the report of the whole run is written."""
         return any(event["event"] == "finished" for event in self._events)
 
+    # --- who may write
+
+    def claim(self, *, take_over: bool = False) -> None:
+        """Become the only process that writes into this run, unless this one is already.
+
+        Args:
+            take_over: also from a process that lives; what that one writes afterwards is refused.
+
+        Raises:
+            LeaseHeld: another process works on the run; the message says which.
+            LeaseLost: this one did, and another has taken it over.
+        """
+        held = self.store.lease
+        if held is not None and not held.is_released:
+            held.raise_if_lost()
+            return
+        events = self.store.claim(ttl_s=self.config.storage.lease_s, take_over=take_over)
+        if events != self._events:
+            self._events, self._folded = events, lifecycle.fold(self.config, events)
+
+    def release(self) -> None:
+        """Let go of the run, so that another process may go on with it at once."""
+        self.store.release()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the run while the body writes; a run taken over by another ends at its next step.
+
+        Raises:
+            LeaseHeld: another process works on the run.
+            LeaseLost: another process has taken it over.
+        """
+        self.claim()
+        lease = self.store.lease
+        if lease is None:
+            yield
+            return
+        unsubscribe = progress.subscribe(lambda report: lease.raise_if_lost())
+        try:
+            with lease.at_work():
+                yield
+        finally:
+            unsubscribe()
+
     # --- the moves
 
+    @move
     def open(self, formula: str = FIRST_FUNCTION) -> None:
         """Write the journal's first lines and the checkpoint that the first phase starts from.
 
@@ -144,6 +206,7 @@ class Run:
         start = self.vault.save_start(member, initial_state(member.formula))
         self._note("started", checkpoint=start)
 
+    @move
     def plan_next(self) -> PhasePlan | None:
         """Return what to run next, or None when the run is over."""
         if not self.is_open:
@@ -159,6 +222,7 @@ class Run:
         self._note("planned", plan=plan)
         return plan
 
+    @move
     def train(self, plan: PhasePlan, *, gather: Gather = gather) -> Outcome:
         """Run the phase, from its last step checkpoint if there is one; return what it found.
 
@@ -179,6 +243,7 @@ class Run:
         self._note("trained", outcome=result.outcome)
         return result.outcome
 
+    @move
     def write_battery(self, plan: PhasePlan) -> Battery:
         """Let the model write: every prompt at every temperature, scored against human text."""
         pending = self._pending(plan)
@@ -189,6 +254,7 @@ class Run:
         self._note("written", battery=battery)
         return battery
 
+    @move
     def enter(self, plan: PhasePlan, lines: Sequence[dict[str, Any]]) -> bool:
         """Enter what a phase that ran elsewhere has found; say whether that is all of it.
 
@@ -238,6 +304,7 @@ class Run:
         earlier = tuple(p for attempt in self.attempts for p in attempt.outcome.points)
         return gates.judge_plateau(outcome, self.generations, self.config.gates, earlier)
 
+    @move
     def decide(
         self,
         plan: PhasePlan,
@@ -257,6 +324,7 @@ class Run:
         self._retain()
         return decision
 
+    @move
     def finish(self, reason: str | None = None) -> FinalReport:
         """Write the report and the model to take away; say so in the journal.
 
@@ -266,7 +334,9 @@ class Run:
         if not self.is_finished:
             why = reason or self.state.finished or "all phases are done"
             self._note("finished", reason=why)
-        return finishing.finish(self)
+        report = finishing.finish(self)
+        self.release()
+        return report
 
     def report(self) -> FinalReport:
         """Write the report anew from the journal, also of a run that is not finished."""

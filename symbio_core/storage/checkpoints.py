@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from symbio_core.errors import CheckpointDamaged, SwapLost
 from symbio_core.records import Record
 from symbio_core.storage.blobs import BlobStore
 from symbio_core.storage.canonical import is_arrays, json_bytes, tensor_bytes, tensors
+from symbio_core.storage.lease import Fence
 from symbio_core.storage.objects import ObjectStore, Versioned
 
 _MANIFEST = re.compile(r"\d{10}-[0-9a-f]{16}")
@@ -65,8 +67,11 @@ class Manifest(Record):
 class Pointer(Record):
     """What ``LATEST`` holds."""
 
-    id: str
-    order: int = Field(ge=0)
+    id: str | None
+    """None where the run was claimed before its first save."""
+    order: int = Field(ge=-1)
+    writer: str = ""
+    """Tag of who moved it here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,24 @@ class CheckpointStore:
         self.run_id = run_id
         self.home = f"runs/{run_id}/checkpoints"
         self.blobs = BlobStore(store, self.home)
+        self.fence: Fence | None = None
+        self._busy = threading.RLock()
+
+    def claim(self, fence: Fence) -> None:
+        """Shut out all earlier savers: ``LATEST`` stays where it is, under the holder's tag.
+
+        Raises:
+            StorageError: ``fence`` is not ours any more.
+        """
+        self.fence = fence
+        while True:
+            found = self._pointer_file()
+            pointer = (_pointer(found) if found else None) or self._rebuilt()
+            try:
+                self._point(found, pointer)
+            except SwapLost:
+                continue
+            return
 
     def save(
         self, parts: Mapping[str, Any], meta: Mapping[str, Any], *, step: int, kind: str
@@ -145,20 +168,23 @@ class CheckpointStore:
             kind: `start`, `step`, `best` or `end`.
 
         Raises:
+            LeaseLost: another holder has taken the run over.
             SwapLost: another process saves checkpoints of this run.
         """
-        draft = Manifest(
-            run_id=self.run_id,
-            step=step,
-            kind=kind,
-            order=0,
-            parts={name: self._put(content) for name, content in sorted(parts.items())},
-            meta=dict(meta),
-        )
-        manifest = self._numbered(draft)
-        self.store.create(self._key(manifest.id), manifest.data)
-        self._advance(manifest)
-        return manifest
+        with self._busy:
+            draft = Manifest(
+                run_id=self.run_id,
+                step=step,
+                kind=kind,
+                order=0,
+                parts={name: self._put(content) for name, content in sorted(parts.items())},
+                meta=dict(meta),
+            )
+            manifest = self._numbered(draft)
+            self._check()
+            self.store.create(self._key(manifest.id), manifest.data)
+            self._advance(manifest)
+            return manifest
 
     def load(self, checkpoint: str) -> Loaded:
         """Read a checkpoint and check every blob against its hash.
@@ -179,7 +205,9 @@ class CheckpointStore:
         if found is None:
             return None
         pointer = _pointer(found)
-        if pointer is None:
+        if pointer is not None and pointer.id is None:
+            return None
+        if pointer is None or pointer.id is None:
             where = self.store.where(f"{self.home}/LATEST")
             raise CheckpointDamaged(f"{where} is damaged; the next save mends it")
         return self._read(self._key(pointer.id))
@@ -212,20 +240,33 @@ class CheckpointStore:
 
         What ``LATEST`` names is kept too, and files of unknown names are never touched. While a
         kept manifest cannot be read no blob is deleted: it may be put back and need any of them.
+
+        A deletion cannot be made to lose as a swap can, so the lease is looked at before each: a
+        holder that falls asleep between look and deletion can delete one more file when it wakes.
+
+        Raises:
+            LeaseLost: another holder has taken the run over.
         """
-        found = self._pointer_file()
-        pointer = _pointer(found) if found else None
-        kept = keep | ({pointer.id} if pointer else set())
-        for key in self._keys():
-            if _id(key) not in kept:
-                self.store.delete(key)
-        manifests, damaged = self._survey()
-        if damaged:
-            return
-        used = {part.sha256 for manifest in manifests for part in manifest.parts.values()}
-        for sha256 in self.blobs.names():
-            if sha256 not in used:
-                self.blobs.delete(sha256)
+        with self._busy:
+            found = self._pointer_file()
+            pointer = _pointer(found) if found else None
+            kept = keep | ({pointer.id} if pointer and pointer.id else set())
+            for key in self._keys():
+                if _id(key) not in kept:
+                    self._check()
+                    self.store.delete(key)
+            manifests, damaged = self._survey()
+            if damaged:
+                return
+            used = {part.sha256 for manifest in manifests for part in manifest.parts.values()}
+            for sha256 in self.blobs.names():
+                if sha256 not in used:
+                    self._check()
+                    self.blobs.delete(sha256)
+
+    def _check(self) -> None:
+        if self.fence is not None:
+            self.fence.check()
 
     def _put(self, content: Any) -> Part:
         media: Literal["safetensors", "json"] = "safetensors" if is_arrays(content) else "json"
@@ -249,15 +290,30 @@ class CheckpointStore:
         found = self._pointer_file()
         pointer = _pointer(found) if found else None
         to = Pointer(id=manifest.id, order=manifest.order)
-        if pointer == to:
+        if pointer is not None and (pointer.id, pointer.order) == (to.id, to.order):
+            self._check()
             return
         if pointer is not None and pointer.order >= to.order:
             raise SwapLost(
                 f"{self.store.where(f'{self.home}/LATEST')} names save {pointer.order} already "
                 f"and this is save {to.order}: another process works on this run; stop one of them"
             )
+        try:
+            self._point(found, to)
+        except SwapLost:
+            self._check()
+            raise
+
+    def _point(self, found: Versioned | None, to: Pointer) -> None:
+        if self.fence is not None:
+            to = to.model_copy(update={"writer": self.fence.tag})
         data = json_bytes(to.model_dump(mode="json"))
+        self._check()
         self.store.swap(f"{self.home}/LATEST", data, found.version if found else None)
+
+    def _rebuilt(self) -> Pointer:
+        newest = self.manifests()[-1:]
+        return Pointer(id=newest[0].id, order=newest[0].order) if newest else _NOWHERE
 
     def _pointer_file(self) -> Versioned | None:
         return self.store.read(f"{self.home}/LATEST")
@@ -295,6 +351,9 @@ class CheckpointStore:
                 f"{where} does not match its hash; go on from another checkpoint"
             )
         return manifest
+
+
+_NOWHERE = Pointer(id=None, order=-1)
 
 
 def _id(key: str) -> str:

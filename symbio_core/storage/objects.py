@@ -188,13 +188,11 @@ class FolderStore:
     def swap(self, key: str, data: bytes, expected_version: str | None) -> str:
         """Replace a version; see `ObjectStore.swap`."""
         path = self._path(key)
+        if expected_version is not None:
+            # Before folders are made: where the root is gone, none is begun in its place.
+            self._expect(key, expected_version)
         with self._writing(path), self._temporary(path, data) as temporary, self._lock():
-            found = self.read(key)
-            if (found.version if found else None) != expected_version:
-                raise SwapLost(
-                    f"{path} was changed by somebody else in the meantime; see that only one "
-                    "process works on this run, then resume it"
-                )
+            self._expect(key, expected_version)
             _move(temporary, path)
         return _version(data)
 
@@ -244,6 +242,14 @@ class FolderStore:
     def _folder(self, prefix: str) -> Path:
         check_prefix(prefix)
         return self.root / prefix.rpartition("/")[0]
+
+    def _expect(self, key: str, version: str | None) -> None:
+        found = self.read(key)
+        if (found.version if found else None) != version:
+            raise SwapLost(
+                f"{self.where(key)} was changed by somebody else in the meantime; see that only "
+                "one process works on this run, then resume it"
+            )
 
     def _is_new(self, path: Path, data: bytes) -> bool:
         found = self.read(path.relative_to(self.root).as_posix())

@@ -148,15 +148,26 @@ class Sitting:
         self._result_version = result[1] if result else None
         self.lines: list[dict[str, Any]] = list(result[0]["lines"]) if result else []
 
+    @property
+    def tag(self) -> str:
+        """Made up by each process: what ``LATEST`` carries while the phase saves."""
+        return self._pulse.holder
+
+    def check(self) -> None:
+        """See that the turn still counts; with `tag`, the fence of the checkpoints it saves.
+
+        Raises:
+            TurnOver: another turn counts by now; nothing may be saved any more.
+        """
+        self._counted()
+
     def beat(self, **facts: Any) -> Turn:
         """Say that the phase lives, and return what the parent wishes.
 
         Raises:
             TurnOver: another turn counts by now; nothing may be saved any more.
         """
-        turn = self.post.turn()
-        if turn is None or turn.number != self.turn:
-            raise TurnOver(f"turn {self.turn} of {self.post.home} is over")
+        turn = self._counted()
         fresh = {"beat": self._pulse.beat + 1, **facts}
         self._pulse = self._pulse.model_copy(update=fresh)
         try:
@@ -165,6 +176,12 @@ class Sitting:
             )
         except SwapLost as error:
             raise TurnOver(f"another process beats for {self.post.home}") from error
+        return turn
+
+    def _counted(self) -> Turn:
+        turn = self.post.turn()
+        if turn is None or turn.number != self.turn:
+            raise TurnOver(f"turn {self.turn} of {self.post.home} is over")
         return turn
 
     def note(self, line: dict[str, Any]) -> None:

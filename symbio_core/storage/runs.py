@@ -3,6 +3,7 @@
 ::
 
     runs/<run_id>/
+        LEASE            who may write; see `Lease`
         config.json      written once            state.json     a snapshot, moved by its writer
         journal/         see `Journal`           checkpoints/   see `CheckpointStore`
         metrics/         tables as parquet       report/        files for people
@@ -18,12 +19,15 @@ from typing import Any
 
 import pandas as pd
 
-from symbio_core.errors import ConfigError, StorageError, UnknownRun
+from symbio_core.errors import ConfigError, StorageError, SwapLost, UnknownRun
 from symbio_core.storage.canonical import pretty_bytes
 from symbio_core.storage.checkpoints import CheckpointStore
 from symbio_core.storage.journal import Journal
+from symbio_core.storage.lease import TTL_S, Lease
 from symbio_core.storage.objects import ObjectStore, Versioned
 
+_WRITER = "writer"
+"""Key of the state under which its writer's tag stands."""
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -41,8 +45,36 @@ class RunStore:
         self.home = f"runs/{run_id}"
         self.journal = Journal(store, run_id)
         self.checkpoints = CheckpointStore(store, run_id)
+        self.lease: Lease | None = None
         self._state_version: str | None = None
         self._knows_state = False
+
+    def claim(self, *, ttl_s: float = TTL_S, take_over: bool = False) -> list[dict[str, Any]]:
+        """Become the only one who writes into this run, and return its journal's events.
+
+        Args:
+            ttl_s: how long the lease holds unless it is renewed (s).
+            take_over: take it also from a holder that lives.
+
+        Raises:
+            LeaseHeld: another process works on the run.
+            StorageError: the journal is damaged; the lease is given back.
+        """
+        lease = Lease.take(self.store, self.run_id, ttl_s=ttl_s, take_over=take_over)
+        try:
+            events = self.journal.claim(lease)
+            self.checkpoints.claim(lease)
+            self._claim_state(lease)
+        except BaseException:
+            lease.release()
+            raise
+        self.lease = lease
+        return events
+
+    def release(self) -> None:
+        """Give the lease back, if this store holds it."""
+        if self.lease is not None:
+            self.lease.release()
 
     def create(self, config: dict[str, Any]) -> None:
         """Write the configuration, once.
@@ -74,12 +106,17 @@ class RunStore:
         """Move the snapshot of the state on from the one this store read or wrote last.
 
         Raises:
+            LeaseLost: another holder has taken the run over.
             SwapLost: another writer has moved it since.
         """
-        key = f"{self.home}/state.json"
         if not self._knows_state:
-            self._see_state(self.store.read(key))
-        self._state_version = self.store.swap(key, pretty_bytes(state), self._state_version)
+            self._see_state(self.store.read(f"{self.home}/state.json"))
+        try:
+            self._move_state(state, self.lease)
+        except SwapLost:
+            if self.lease is not None:
+                self.lease.check()
+            raise
 
     def read_state(self) -> dict[str, Any] | None:
         """Return the snapshot of the state, or None before the first.
@@ -89,7 +126,8 @@ class RunStore:
         """
         found = self.store.read(f"{self.home}/state.json")
         self._see_state(found)
-        return self._parsed("state.json", found)
+        content = self._parsed("state.json", found)
+        return None if content is None else {k: v for k, v in content.items() if k != _WRITER}
 
     def write_metrics(self, name: str, frame: pd.DataFrame) -> None:
         """Write a table as ``metrics/<name>.parquet``."""
@@ -141,6 +179,26 @@ class RunStore:
     def sibling(self, run_id: str) -> RunStore:
         """Return another run of the same storage root."""
         return RunStore(self.store, run_id)
+
+    def _claim_state(self, lease: Lease) -> None:
+        while (found := self.store.read(f"{self.home}/state.json")) is not None:
+            self._see_state(found)
+            try:
+                content = self._parsed("state.json", found) or {}
+            except StorageError:
+                content = {}  # It is written anew from the journal with the next event.
+            try:
+                self._move_state(content, lease)
+            except SwapLost:
+                continue
+            return
+
+    def _move_state(self, state: dict[str, Any], fence: Lease | None) -> None:
+        content = state if fence is None else {**state, _WRITER: fence.tag}
+        if fence is not None:
+            fence.check()
+        key = f"{self.home}/state.json"
+        self._state_version = self.store.swap(key, pretty_bytes(content), self._state_version)
 
     def _see_state(self, found: Versioned | None) -> None:
         self._state_version = found.version if found else None

@@ -36,6 +36,8 @@ from symbio_core.storage.pacing import Pacer
 SCHEME = "gs://"
 ENDPOINT_VARIABLE = "STORAGE_EMULATOR_HOST"
 """Environment variable with another address of the service, which is then asked anonymously."""
+QUIET_VARIABLE = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
+"""Environment variable that keeps the client from asking for buckets in threads of its own."""
 INSTALL = "pip install 'google-cloud-storage>=3.4,<4'"
 RETRY_S = 120.0
 """How long one request is tried again (s)."""
@@ -47,7 +49,7 @@ ONE_REQUEST_BYTES = 8 * 1024 * 1024
 """The client sends more than this in a resumable session (bytes)."""
 WORTH_A_LOOK_BYTES = 256 * 1024
 """Beyond this it is cheaper to ask whether equal content is there than to send it (bytes)."""
-TRIES = 3
+TRIES = 5
 """Uploads of one content: a session may get lost, content may be damaged on its way."""
 PRECONDITION_FAILED = 412
 DAMAGED = (400,)
@@ -425,6 +427,8 @@ def connect(endpoint: str | None = None) -> Any:
     from google.auth.exceptions import DefaultCredentialsError
     from google.cloud.storage import Client
 
+    # Such a thread would share our connections and need a right that we can do without.
+    os.environ.setdefault(QUIET_VARIABLE, "true")
     endpoint = endpoint or os.environ.get(ENDPOINT_VARIABLE)
     if endpoint:
         address = endpoint if "://" in endpoint else f"http://{endpoint}"
@@ -516,7 +520,7 @@ def told(error: Exception, doing: str, bucket: str, where: str) -> StorageError:
             f"roles/storage.objectUser on gs://{bucket} to whoever runs this, or give another "
             "--storage"
         )
-    if status == 401 or type(error).__name__ == "RefreshError":
+    if status == 401 or _is_about_credentials(error):
         return BucketRefused(
             f"the credentials for gs://{bucket} are refused or have expired; run: gcloud auth "
             "application-default login"
@@ -534,6 +538,14 @@ def told(error: Exception, doing: str, bucket: str, where: str) -> StorageError:
     )
 
 
+def _is_about_credentials(error: Exception) -> bool:
+    from google.auth.exceptions import GoogleAuthError, TransportError
+
+    if not isinstance(error, GoogleAuthError) or isinstance(error, TransportError):
+        return False
+    return not error.retryable
+
+
 def _right(error: Exception, doing: str) -> str:
     named = re.search(r"storage\.\w+\.\w+", str(error))
     return named[0] if named else f"storage.objects.{'get' if doing == 'read' else doing}"
@@ -545,5 +557,6 @@ def _cause(error: Exception) -> BaseException:
 
 def _first_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    said = re.search(r'"message": ?"([^"]+)', text)
-    return f"{type(error).__name__}: {said[1] if said else text}"[:200]
+    said = re.search(r'"message": ?"((?:[^"\\]|\\.)+)', text)
+    words = said[1].replace("\\", "") if said else text
+    return f"{type(error).__name__}: {words}"[:200]

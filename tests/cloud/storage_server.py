@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlparse
 
 from tests.cloud.storage_faults import Faults, Rule
-from tests.cloud.storage_world import BLOCK, Rejected, Stored, World, checksums
+from tests.cloud.storage_world import BLOCK, Rejected, Stored, World
 
 OBJECT = r"(?P<bucket>[^/]+)/o/(?P<name>[^/]+)"
 ROUTES = [
@@ -164,10 +164,16 @@ class Handler(BaseHTTPRequestHandler):
         if not shown.startswith("/_control"):
             fault = server.faults.draw(self.command, shown, self._possible())
         length = int(self.headers.get("Content-Length") or 0)
-        status = None
+
+        def log(status: int | None) -> None:
+            server.calls.append(Call(self.command, shown, status, fault, length))
+
         with contextlib.suppress(ConnectionError, TimeoutError):
-            status = self._broken(fault, length)
-        server.calls.append(Call(self.command, shown, status, fault, length))
+            reply = self._broken(fault, length)
+            # Logged before it is sent: whoever has the answer finds the call in the log.
+            log(reply.status if reply else None)
+            if reply is not None:
+                self._send(reply, fault)
 
     def _possible(self) -> set[str]:
         is_upload = self.command in ("POST", "PUT") and "/upload/" in self.path
@@ -181,7 +187,7 @@ class Handler(BaseHTTPRequestHandler):
         is_start = self.command == "POST" and self.params.get("uploadType") == "resumable"
         return not is_start and "*/" not in (self.headers.get("Content-Range") or "")
 
-    def _broken(self, fault: str | None, length: int) -> int | None:
+    def _broken(self, fault: str | None, length: int) -> Reply | None:
         if fault == "reset_before":
             return self._reset()
         is_upload = "/upload/" in self.path
@@ -197,9 +203,7 @@ class Handler(BaseHTTPRequestHandler):
             reply = _error(Rejected(int(fault), "injected", f"An injected {fault}."))
         else:
             reply = self._reply()
-        if fault == "lost_reply":
-            return self._reset()
-        return self._send(reply, fault)
+        return self._reset() if fault == "lost_reply" else reply
 
     def _reset(self) -> None:
         self.close_connection = True
@@ -208,7 +212,7 @@ class Handler(BaseHTTPRequestHandler):
             linger = struct.pack("ii", 1, 0)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
-    def _send(self, reply: Reply, fault: str | None) -> int | None:
+    def _send(self, reply: Reply, fault: str | None) -> None:
         body = reply.body
         if fault == "corrupt_down" and reply.is_media and body:
             body = body[:-1] + bytes([body[-1] ^ 1])
@@ -224,10 +228,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             if fault == "reset_mid":
                 self._reset()
-            return reply.status
+            return
         self.wfile.write(body)
         self.wfile.flush()
-        return reply.status
 
     def _reply(self) -> Reply:
         try:
@@ -266,7 +269,7 @@ class Handler(BaseHTTPRequestHandler):
         found = self._world.get(bucket, name, self.params)
         if self.params.get("alt") != "media":
             return as_json(found.resource(bucket))
-        sums = checksums(found.data)
+        sums = found.checksums
         headers = {
             "Content-Type": found.content_type,
             "X-Goog-Generation": str(found.generation),

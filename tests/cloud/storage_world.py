@@ -56,6 +56,9 @@ class Stored:
     created: float = field(default_factory=time.time)
     updated: float = field(default_factory=time.time)
 
+    def __post_init__(self) -> None:
+        self.checksums = checksums(self.data)
+
     def resource(self, bucket: str) -> dict[str, Any]:
         """The object as the JSON API tells it."""
         shown = {
@@ -71,7 +74,7 @@ class Stored:
             "timeCreated": _when(self.created),
             "updated": _when(self.updated),
             "etag": f"{self.generation}/{self.metageneration}",
-            **checksums(self.data),
+            **self.checksums,
         }
         return shown | ({"metadata": self.metadata} if self.metadata else {})
 

@@ -276,9 +276,10 @@ class Handler(BaseHTTPRequestHandler):
             "X-Goog-Metageneration": str(found.metageneration),
             "X-Goog-Hash": f"crc32c={sums['crc32c']},md5={sums['md5Hash']}",
             "X-Goog-Stored-Content-Length": str(len(found.data)),
-            "X-Goog-Stored-Content-Encoding": "identity",
+            "X-Goog-Stored-Content-Encoding": found.content_encoding or "identity",
             "ETag": f'"{found.generation}/{found.metageneration}"',
         }
+        headers |= {"Content-Encoding": "gzip"} if found.content_encoding else {}
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if span is None:
             return Reply(200, found.data, headers, is_media=True)

@@ -53,6 +53,7 @@ class Stored:
     content_type: str
     metadata: dict[str, str]
     metageneration: int = 1
+    content_encoding: str | None = None
     created: float = field(default_factory=time.time)
     updated: float = field(default_factory=time.time)
 
@@ -76,6 +77,7 @@ class Stored:
             "etag": f"{self.generation}/{self.metageneration}",
             **self.checksums,
         }
+        shown |= {"contentEncoding": self.content_encoding} if self.content_encoding else {}
         return shown | ({"metadata": self.metadata} if self.metadata else {})
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from symbio_core.benches import (
     ablation,
     battery,
+    cloud_chaos,
     efficacy,
     horizon,
     null_search,
@@ -43,6 +44,10 @@ class Bench:
 BENCHES = {
     "ablation": Bench("what each mechanism contributes at equal budget", ablation.measure),
     "battery": Bench("order, intervals and false alarms of the text gates", battery.measure),
+    "cloud-chaos": Bench(
+        "how runs fare on cloud machines that are refused, taken back, crash and hang",
+        cloud_chaos.measure,
+    ),
     "efficacy": Bench(
         "symbio against GELU, SiLU and ReLU² at equal steps and equal seconds", efficacy.measure
     ),

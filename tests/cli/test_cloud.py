@@ -1,0 +1,120 @@
+"""`symbio cloud …` against a Compute Engine and a bucket on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from symbio_core import runner
+from symbio_core.cli.app import app
+from symbio_core.config import changed
+from tests.cloud.compute_server import ComputeServer
+from tests.cloud.guard import only_loopback
+from tests.cloud.storage_server import StorageServer
+from tests.conftest import tiny
+
+ROOT = "gs://runs/here"
+ON_GCE = {
+    "storage.root": ROOT,
+    "compute.kind": "gce",
+    "compute.gce.project": "my-project",
+    "compute.elsewhere.prefect_api_url": "http://127.0.0.1:9/api",
+}
+PROJECT = ["--set", "compute.gce.project=my-project", "--storage", ROOT]
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def gce(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Iterator[ComputeServer]:
+    folder = tmp_path_factory.mktemp("cloud")
+    with (
+        only_loopback(),
+        StorageServer() as bucket,
+        # What boots here finds no Python to start a worker with, and gives up slowly.
+        ComputeServer(folder / "gce", env={"SYMBIO_VM_LAST_WORDS_S": "600"}) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        bucket.world.add_bucket("runs")
+        patch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
+        patch.setenv("SYMBIO_GCE_ENDPOINT", server.url)
+        patch.setenv("COLUMNS", "200")
+        run = runner.begin(changed(tiny(tiny_corpus, folder), ON_GCE), "tree")
+        run.release()
+        yield server
+
+
+def symbio(*words: str, answer: str = "") -> Result:
+    return CliRunner().invoke(app, ["cloud", *words], input=answer)
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to hold in time"
+        time.sleep(0.05)
+
+
+def test_a_machine_goes_up_is_seen_and_read_and_goes_down_with_its_costs(
+    gce: ComputeServer,
+) -> None:
+    up = symbio("up", "tree", "--storage", ROOT)
+    assert up.exit_code == 0, up.output
+    assert "runs in us-central1-a" in up.output
+    again = symbio("up", "tree", "--storage", ROOT)
+    assert again.exit_code == 0
+    assert len(gce.world.vms) == 1, "a run has one machine"
+
+    seen = symbio("status", "tree", "--storage", ROOT)
+    assert "RUNNING" in seen.output
+    assert "g2-standard-4 (spot)" in seen.output
+    assert "total $" in seen.output
+
+    until(lambda: "boot for run tree" in symbio("logs", "tree", "--storage", ROOT).output)
+    shell = symbio("ssh", "tree", "--storage", ROOT).output
+    assert "gcloud compute ssh symbio-tree-" in shell
+    assert "--tunnel-through-iap" in shell
+
+    down = symbio("down", "tree", "--storage", ROOT)
+    assert down.exit_code == 0, down.output
+    assert gce.world.vms == {}
+    assert "delete" in down.output
+    assert "no machines" in symbio("status", *PROJECT).output
+
+
+def test_without_a_machine_there_is_nothing_to_log_in_to(gce: ComputeServer) -> None:
+    refused = symbio("ssh", "tree", "--storage", ROOT)
+    assert "has no machine now" in str(refused.exception)
+
+
+def test_an_empty_project_has_nothing_to_sweep(gce: ComputeServer) -> None:
+    assert "nothing to sweep" in symbio("sweep", *PROJECT).output
+
+
+def test_what_no_run_needs_is_swept_after_a_question(
+    gce: ComputeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert symbio("up", "tree", "--storage", ROOT).exit_code == 0
+    monkeypatch.setattr("symbio_core.runner.clouding.unfinished", lambda root: [])
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 3600.0)
+    kept = symbio("sweep", *PROJECT, answer="n\n")
+    assert "no live run holds it" in kept.output
+    assert len(gce.world.vms) == 1
+    swept = symbio("sweep", *PROJECT, "--yes")
+    assert "removed" in swept.output
+    assert gce.world.vms == {}
+
+
+def test_the_doctor_tries_the_bucket_and_says_what_mends_the_rest(gce: ComputeServer) -> None:
+    gce.world.quotas = {"global": {"GPUS_ALL_REGIONS": 0.0}}
+    try:
+        told = symbio("doctor", *PROJECT)
+    finally:
+        gce.world.quotas = {}
+    assert "can be written, read and listed" in told.output
+    assert "ask for GPUS_ALL_REGIONS" in told.output
+    assert told.exit_code == 1

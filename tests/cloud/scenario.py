@@ -1,0 +1,233 @@
+"""Lives in the cloud that are hurt by a plan drawn from a seed, and what came of each.
+
+`python -m tests.cloud.scenario --count 20 --json FILE` runs them; the first four phases are lived
+once, on this machine, and every scenario goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from symbio_core import runner
+from symbio_core.config import RunConfig
+from symbio_core.runner import Run
+from symbio_core.runner.living import judge
+from symbio_core.storage import open_store
+from symbio_core.storage.canonical import pretty_bytes
+from symbio_core.streams import generator
+from tests.cloud.setting import CLOUD, ROOT, ZONES, Setting, calm, cloud, prefect_server
+from tests.conftest import WORDS, tiny
+from tests.flows.away import end, plainly, session
+
+RUN = "far"
+PHASES = ("endosymbiosis", "homeostasis")
+LIMIT_S = 600.0
+"""A scenario that takes longer has failed (s)."""
+
+
+@dataclass
+class Result:
+    """What came of one scenario."""
+
+    seed: int
+    hazards: list[str] = field(default_factory=list)
+    ok: bool = False
+    why: str = ""
+    orphans: int = 0
+    ledger_error_s: int = 0
+    most_alive: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lived:
+    """Four phases lived in peace, and the journal of all six."""
+
+    half: Run
+    expected: Any
+
+
+BEFORE: dict[str, Callable[[Setting], None]] = {
+    "stockout": lambda s: s.gce.fail("insert", "ZONE_RESOURCE_POOL_EXHAUSTED", zone=ZONES[0]),
+    "stockout with details": lambda s: s.gce.fail(
+        "insert", "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS", count=2, zones_available=ZONES[2]
+    ),
+    "order without a reply": lambda s: s.gce.fail("insert", "lost_reply"),
+    "deletion without a reply": lambda s: s.gce.fail("delete", "lost_reply"),
+    "busy service": lambda s: s.gce.fail("*", "503", count=3, skip=2),
+    "too many requests": lambda s: s.gce.fail("*", "429", count=4, skip=1),
+    "broken connections": lambda s: s.gce.fail("get", "reset", count=3),
+}
+
+
+def _preempt(setting: Setting, _pid: int, _parent: Any) -> None:
+    setting.gce.world.preempt(*setting.machine())
+
+
+def _crash(setting: Setting, _pid: int, _parent: Any) -> None:
+    setting.gce.world.crash(*setting.machine())
+
+
+def _guest_off(setting: Setting, _pid: int, _parent: Any) -> None:
+    setting.gce.world.guest_off(*setting.machine())
+
+
+def _kill_phase(_setting: Setting, pid: int, _parent: Any) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def _hang_phase(_setting: Setting, pid: int, _parent: Any) -> None:
+    os.kill(pid, signal.SIGSTOP)
+
+
+def _kill_all(setting: Setting, pid: int, _parent: Any) -> None:
+    for one in session(int(_leader(pid))):
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+
+
+def _kill_parent(_setting: Setting, _pid: int, parent: Any) -> None:
+    end(parent)
+
+
+def _leader(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3]
+
+
+DURING = {
+    "preempted": _preempt,
+    "host crash": _crash,
+    "switched off inside": _guest_off,
+    "phase killed": _kill_phase,
+    "phase hangs": _hang_phase,
+    "worker and phase killed": _kill_all,
+    "parent killed": _kill_parent,
+}
+
+
+def run_scenario(seed: int, folder: Path, settings: dict[str, str], lived: Lived) -> Result:
+    """Live the last two phases under the hazards that ``seed`` draws."""
+    rng = generator(seed, "cloud chaos")
+    result, began = Result(seed), time.monotonic()
+    folder.mkdir()
+    before = [str(name) for name in rng.permutation(list(BEFORE))[: rng.integers(0, 3)]]
+    during = [str(name) for name in rng.permutation(list(DURING))[: rng.integers(1, 3)]]
+    with cloud(folder, settings) as setting:
+        try:
+            config = _copied(lived.half)
+            for name in before:
+                BEFORE[name](setting)
+                result.hazards.append(name)
+            _live(setting, config, during, result)
+            _check(setting, result, lived.expected)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong is the result
+            result.why = f"{type(error).__name__}: {error}"
+            (folder / "told.log").write_text(setting.told(), encoding="utf-8")
+        result.orphans, result.most_alive = setting.orphans(), setting.gce.world.most_alive
+    result.ok = not result.why
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def _live(setting: Setting, config: RunConfig, during: list[str], result: Result) -> None:
+    until = time.monotonic() + LIMIT_S
+    hit: set[tuple[str, int]] = set()
+    with ExitStack() as parents:
+        parent = parents.enter_context(setting.away.parent(config, RUN))
+        while True:
+            code = parent.poll()
+            if code is not None and code != -signal.SIGKILL:
+                assert code == 0, f"the parent ended with {code}"
+                return
+            if code is not None:
+                parent = parents.enter_context(setting.away.parent(config, RUN))
+            assert time.monotonic() < until, "it did not end in time"
+            for phase in PHASES:
+                turn = setting.away.turns(RUN, phase)
+                pid = setting.away.mid_phase(RUN, phase, turn)
+                if during and pid and (phase, turn) not in hit:
+                    hit.add((phase, turn))
+                    DURING[during[0]](setting, pid, parent)
+                    result.hazards.append(f"{during.pop(0)} in {phase}")
+            time.sleep(0.05)
+
+
+def _check(setting: Setting, result: Result, expected: Any) -> None:
+    far = runner.reopen(ROOT, RUN)
+    result.ledger_error_s = setting.ledger_error_s(RUN)
+    assert far.is_finished
+    assert setting.orphans() == 0, "something is left"
+    assert setting.gce.world.most_alive <= 1, "two machines at a time"
+    assert result.ledger_error_s == 0, "the ledger is not the bill"
+    assert plainly(far.events) == expected, "the journal differs from an undisturbed life's"
+
+
+def _copied(lived: Run) -> RunConfig:
+    """Copy the life so far into the bucket, as if it had been lived from there."""
+    bucket, source = open_store(ROOT), lived.store.store
+    home = f"runs/{RUN}/"
+    for key in source.keys(home):
+        found = source.read(key)
+        assert found is not None
+        if not key.endswith(("/config.json", "/LEASE")):
+            bucket.create(key, found.data)
+    cloudy = calm(lived.config, **CLOUD)
+    bucket.create(f"{home}config.json", pretty_bytes(cloudy.model_dump(mode="json")))
+    return cloudy
+
+
+def live_half(folder: Path) -> Lived:
+    """Live the first four phases on this machine, and the whole of it beside, for comparison."""
+    rng = generator(7, "corpus of the chaos")
+    corpus = folder / "corpus.txt"
+    lines = [" ".join(rng.choice(WORDS, 9)).capitalize() + "." for _ in range(6000)]
+    corpus.write_text("\n\n".join(lines), encoding="utf-8")
+    whole = runner.begin(calm(tiny(corpus, folder / "whole")), RUN)
+    runner.live(whole)
+    half = runner.begin(calm(tiny(corpus, folder / "half")), RUN)
+    while (plan := half.plan_next()) is not None and plan.phase not in PHASES:
+        half.train(plan)
+        judge(half, plan)
+    half.release()
+    return Lived(half, plainly(whole.events))
+
+
+def main() -> None:
+    """Run scenarios one after the other and write what came of them."""
+    parser = argparse.ArgumentParser(prog="python -m tests.cloud.scenario", description=__doc__)
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--first", type=int, default=1, help="seed of the first")
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, help="keep everything there")
+    asked = parser.parse_args()
+    results: list[Result] = []
+    with ExitStack() as open_things:
+        folder = asked.folder or Path(open_things.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        lived = live_half(folder)
+        settings = open_things.enter_context(prefect_server(folder))
+        for seed in range(asked.first, asked.first + asked.count):
+            result = run_scenario(seed, folder / f"seed-{seed}", settings, lived)
+            results.append(result)
+            print(_line(result), flush=True)
+    asked.json.write_text(json.dumps([asdict(r) for r in results]), encoding="utf-8")
+
+
+def _line(result: Result) -> str:
+    what = ", ".join(result.hazards) or "nothing"
+    how = "ok" if result.ok else f"FAILED: {result.why}"
+    return f"seed {result.seed}: {what}: {how} ({result.seconds:.0f} s)"
+
+
+if __name__ == "__main__":
+    main()

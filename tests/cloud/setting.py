@@ -1,0 +1,127 @@
+"""A Prefect server, a bucket and a Compute Engine on this machine, and a run that uses them all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.surroundings import database_url, free_port, is_healthy
+from symbio_core.config import RunConfig, changed
+from symbio_core.runner.machines import read_ledger
+from symbio_core.storage import open_store
+from tests.cloud.compute_server import ComputeServer, Timings
+from tests.cloud.guard import only_loopback
+from tests.cloud.storage_server import StorageServer
+from tests.flows.away import Away, until
+
+ROOT = "gs://runs/here"
+ZONES = ("us-central1-a", "us-central1-b", "us-east1-b")
+CALM = {"without": ["search", "final"], "budget.steps": 2000, "storage.save_every": 50}
+"""A life of the line alone."""
+CLOUD: dict[str, Any] = {
+    "storage.root": ROOT,
+    "compute.kind": "gce",
+    "compute.threads": 1,
+    "compute.gce.project": "my-project",
+    "compute.gce.zones": ZONES,
+    "compute.gce.retry_after_s": 0.0,
+    "compute.gce.tries_per_zone": 6,
+    "compute.gce.notice_s": 30,
+    "compute.elsewhere.beat_s": 1.0,
+    "compute.elsewhere.lost_after_s": 8.0,
+    "compute.elsewhere.poll_s": 0.3,
+    "compute.elsewhere.pause_s": 0.1,
+    "compute.elsewhere.idle_s": 60.0,
+}
+
+
+@dataclass
+class Setting:
+    """The servers of one life in the cloud, and what starts its processes."""
+
+    away: Away
+    gce: ComputeServer
+    bucket: StorageServer
+
+    def machine(self) -> tuple[str, str]:
+        """Return zone and name of the one machine there is."""
+        [where] = self.gce.world.vms
+        return where
+
+    def told(self) -> str:
+        """Return the ends of all logs, for whoever looks for a mistake."""
+        disks = sorted((self.gce.world.root / "disks").glob("*.serial"))
+        serial = [f"--- {file.name}\n{file.read_text()[-6000:]}" for file in disks]
+        return "\n".join([self.away.logs(), *serial])
+
+    def orphans(self) -> int:
+        """Return how many machines are left, or on their way."""
+        pending = [op for op in self.gce.world.operations.values() if op["status"] != "DONE"]
+        return len(self.gce.world.vms) + len(pending)
+
+    def ledger_error_s(self, run_id: str) -> int:
+        """Return by how many seconds the run's ledger differs from what is charged."""
+        ledger = read_ledger(open_store(ROOT), run_id)
+        own = Counter({one.name: one.billed_s(0.0) for one in ledger.attempts if one.stays})
+        charged: Counter[str] = Counter()
+        for row in self.gce.bill():
+            charged[row["name"]] += row["billed_s"]
+        return sum(abs(own[name] - charged[name]) for name in own | charged)
+
+
+@contextmanager
+def prefect_server(folder: Path) -> Iterator[dict[str, str]]:
+    """Run a server with pools and deployments; yield what its clients need to know."""
+    port, home = free_port(), folder / "prefect"
+    home.mkdir()
+    api_url = f"http://127.0.0.1:{port}/api"
+    settings = {
+        "PREFECT_API_URL": api_url,
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url(home),
+    }
+    away = Away(folder, settings)
+    with away.child("server", "-m", "prefect", "server", "start", "--port", str(port)):
+        until(lambda: is_healthy(api_url), 180)
+        away.prepare()
+        yield settings
+
+
+@contextmanager
+def cloud(folder: Path, settings: dict[str, str]) -> Iterator[Setting]:
+    """Run a bucket and a Compute Engine; no process of the body may reach anything else."""
+    with (
+        only_loopback(),
+        StorageServer() as bucket,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        bucket.world.add_bucket("runs")
+        patch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
+        away = Away(folder, settings)
+        away.root = ROOT
+        vm = {
+            "PATH": os.environ["PATH"],
+            "OMP_NUM_THREADS": "1",
+            "STORAGE_EMULATOR_HOST": bucket.url,
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "SYMBIO_VM_HOME": "symbio",
+            "SYMBIO_VM_PYTHON": sys.executable,
+        }
+        # A second of a notice lasts a tenth of one here.
+        with ComputeServer(folder / "gce", env=vm, timings=Timings(scale=0.1)) as gce:
+            away.env["SYMBIO_GCE_ENDPOINT"] = gce.url
+            yield Setting(away, gce, bucket)
+        assert gce.world.failures == []
+
+
+def calm(config: RunConfig, **changes: Any) -> RunConfig:
+    """Return a short life of the line alone, on one thread."""
+    return changed(config, CALM | {"compute.threads": 1} | changes)

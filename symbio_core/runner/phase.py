@@ -66,6 +66,8 @@ class PhaseProgress(Record):
     lr_probe: tuple[float, float, float] | None = None
     lr_probe_ci: float = 0.0
     best_nats: tuple[float, ...] = ()
+    shadow_owed: int = 0
+    """Steps of a stretch that was interrupted, which the shadow follows at the stretch's end."""
     watch: Watch = Watch()
     seconds: float = 0.0
     """Wall time of earlier processes at this attempt (s)."""
@@ -195,9 +197,16 @@ class PhaseRun:
             watch=self.at.watch.after(stretch),
         )
         if self.bench.config.has("fusion"):
-            self.line.follow_shadow(self.settings.fusion.consensus_rate, stretch.steps)
+            self._follow_shadow(stretch.steps, is_whole=stretch.steps == steps)
         if self.at.line_steps % every == 0 or self.at.spent >= self._train_steps:
             self._evaluate()
+
+    def _follow_shadow(self, steps: int, *, is_whole: bool) -> None:
+        # In one go over the whole stretch: two half ones would round differently.
+        owed = self.at.shadow_owed + steps
+        self._update(shadow_owed=0 if is_whole else owed)
+        if is_whole:
+            self.line.follow_shadow(self.settings.fusion.consensus_rate, owed)
 
     def _evaluate(self) -> None:
         bench = self.bench

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 from prefect import get_client, task
 from prefect.cache_policies import NO_CACHE
@@ -38,6 +39,8 @@ DEPLOYMENT = "gpu"
 """Name of the phases' deployments on the pool symbio-gpu."""
 START_S = 60.0
 """What a process may take, beyond the usual silence, from its start to its first pulse (s)."""
+SAVE_S = 20.0
+"""How long a cancelled parent waits for its phase to save (s); a worker kills it after 30."""
 REMIND_S = 60.0
 """A start that no worker takes is spoken of this often (s)."""
 PHASE_PID = "SYMBIO_PHASE_PID"
@@ -92,16 +95,36 @@ class Vigil:
             PhaseLost: it failed, or was lost too often without getting further.
             Interrupted: somebody asked the run to stop; the phase has saved.
         """
-        while not await self._entered():
-            if self.machine is not None:
-                await asyncio.to_thread(self.machine.up)
-            turn = await self._turn()
-            flow_run = await self._start(turn)
-            why = await self._watch(turn, flow_run)
-            if why is None:
-                continue
+        try:
+            while not await self._entered():
+                await self._one_turn()
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                await self._let_save()
+            raise
+
+    async def _one_turn(self) -> None:
+        if self.machine is not None:
+            await asyncio.to_thread(self.machine.up)
+        turn = await self._turn()
+        flow_run = await self._start(turn)
+        why = await self._watch(turn, flow_run)
+        if why is not None:
             await self._settle(flow_run, why)
             await self._next(turn, why)
+
+    async def _let_save(self) -> None:
+        """Ask the phase to save and stop, and wait for it as long as Prefect waits for us."""
+        turn = await asyncio.to_thread(self.post.turn)
+        if turn is None:
+            return
+        await self._wish(turn, stop=True)
+        until = time.monotonic() + SAVE_S
+        while time.monotonic() < until:
+            pulse = await asyncio.to_thread(self.post.pulse)
+            if pulse is None or pulse.turn != turn.number or pulse.is_over:
+                return
+            await asyncio.sleep(self.settings.poll_s)
 
     async def _entered(self) -> bool:
         lines = await asyncio.to_thread(self.post.lines)

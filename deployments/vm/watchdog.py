@@ -20,12 +20,14 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 from symbio_core.config import GceSettings
 from symbio_core.errors import SymbioError
 from symbio_core.storage import open_store
+from symbio_core.storage.lease import lease_key, parsed
 from symbio_core.storage.machine_notes import MachineNote, is_over, post_note
 
 PHASE_PID = "SYMBIO_PHASE_PID"
@@ -144,9 +146,21 @@ class Watchdog:
                 self.end_because("preempted")
 
     def _look_for_the_end(self) -> None:
+        if self.phase() is not None:
+            return
         with suppress(SymbioError):
-            if self.phase() is None and is_over(self.store, self.run_id):
+            if is_over(self.store, self.run_id):
                 self.end_because("the run is over")
+            elif self._is_forsaken():
+                self.end_because("no parent holds the run's lease any more")
+
+    def _is_forsaken(self) -> bool:
+        # A parent that comes back finds its lease expired, so it gets a while to do so.
+        lease = parsed(self.store.read(lease_key(self.run_id)))
+        if lease is None:
+            return False
+        late = datetime.now(UTC) - lease.expires
+        return late > max(5 * (lease.expires - lease.renewed), timedelta(minutes=2))
 
     def _note(self, state: Literal["up", "ending"]) -> None:
         self.beats += 1

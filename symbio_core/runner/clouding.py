@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from symbio_core.compute.doctor import Check, examine
 from symbio_core.compute.gce import Provisioner
 from symbio_core.compute.ledger import Ledger
 from symbio_core.compute.machines import Machine
-from symbio_core.compute.sweep import Orphan, Swept, find_orphans, sweep
+from symbio_core.compute.sweep import GRACE_S, Orphan, Swept, find_orphans, sweep
 from symbio_core.config import RunConfig
 from symbio_core.errors import UnknownRun
 from symbio_core.runner.machines import RunMachine, read_ledger
 from symbio_core.runner.opening import reopen
 from symbio_core.storage import list_runs, open_store
+from symbio_core.storage.lease import lease_of
 
 __all__ = ["Check", "Ledger", "Machine", "Orphan", "Swept"]
 PROBE_BYTES = 1
@@ -82,7 +84,7 @@ def doctor(config: RunConfig) -> tuple[Check, ...]:
 def orphans(config: RunConfig) -> tuple[Orphan, ...]:
     """Return what the project's label owns and nobody needs."""
     return find_orphans(
-        Provisioner(config.compute.gce), live_runs=unfinished(config.storage.root), clock=time.time
+        Provisioner(config.compute.gce), live_runs=live_runs(config.storage.root), clock=time.time
     )
 
 
@@ -91,11 +93,13 @@ def sweep_up(config: RunConfig, found: tuple[Orphan, ...]) -> tuple[Swept, ...]:
     return sweep(Provisioner(config.compute.gce), found)
 
 
-def unfinished(root: str) -> list[str] | None:
-    """Return the runs that may still need a machine; None where the root is no bucket."""
+def live_runs(root: str) -> list[str] | None:
+    """Return the runs that a parent holds, or did until just now; None where there is no bucket."""
     if not root.startswith("gs://"):
         return None
-    return [name for name in list_runs(open_store(root)) if not reopen(root, name).is_finished]
+    store, just_now = open_store(root), datetime.now(UTC) - timedelta(seconds=GRACE_S)
+    leases = {name: lease_of(store, name) for name in list_runs(store)}
+    return [name for name, lease in leases.items() if lease and lease.expires > just_now]
 
 
 def prefect_address() -> str:

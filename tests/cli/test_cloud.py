@@ -98,7 +98,6 @@ def test_what_no_run_needs_is_swept_after_a_question(
     gce: ComputeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert symbio("up", "tree", "--storage", ROOT).exit_code == 0
-    monkeypatch.setattr("symbio_core.runner.clouding.unfinished", lambda root: [])
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + 3600.0)
     kept = symbio("sweep", *PROJECT, answer="n\n")

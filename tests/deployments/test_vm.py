@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from symbio_core.errors import ConfigError
 from symbio_core.profiles import profile
 from symbio_core.runner.machines import STARTUP, attributes
 from symbio_core.storage import open_store
+from symbio_core.storage.lease import Holder, LeaseFile, lease_key
 from symbio_core.storage.machine_notes import MachineNote, is_over, read_note
 from tests.cloud.compute_server import ComputeServer, Timings
 from tests.compute.conftest import HASTY
@@ -189,6 +191,23 @@ def test_a_machine_whose_run_is_over_removes_itself(guarded: Guarded) -> None:
     open_store(guarded.root).swap("runs/tree/state.json", b'{"finished": "done"}', None)
     assert is_over(open_store(guarded.root), "tree")
     assert ending(guarded) == "the run is over"
+    until(lambda: guarded.status() == "gone")
+
+
+def test_a_machine_that_no_parent_holds_any_more_removes_itself(guarded: Guarded) -> None:
+    guarded.boot(IDLE)
+    until(guarded.note)
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    lease = LeaseFile(
+        epoch=1,
+        holder=Holder(host="laptop", pid=1, nonce="gone"),
+        since=an_hour_ago,
+        renewed=an_hour_ago,
+        expires=an_hour_ago + timedelta(seconds=60),
+    )
+    data = lease.model_dump_json().encode()
+    open_store(guarded.root).swap(lease_key("tree"), data, None)
+    assert "no parent" in ending(guarded)
     until(lambda: guarded.status() == "gone")
 
 

@@ -1,7 +1,8 @@
 """`symbio …`: what a person types. Each file holds the commands of one purpose."""
 
 import symbio_core.cli.cloud  # adds its commands
-import symbio_core.cli.estimate  # noqa: F401 - adds its command
+import symbio_core.cli.estimate
+import symbio_core.cli.keeping  # noqa: F401 - adds its command
 from symbio_core.cli.commands import main
 
 __all__ = ["main"]

@@ -97,6 +97,8 @@ def resume(
 
     # Held before anything is started, so that a second one is refused at once.
     held = runner.reopen(storage, run_name)
+    for line in runner.damage(held):
+        err.print(line, markup=False, soft_wrap=True)
     held.claim(take_over=take_over)
     try:
         _live(held.config, run_name, plain=plain, root=storage)
@@ -114,7 +116,7 @@ def status(
 
     opened = runner.reopen(storage, run_name or runner.newest(storage))
     out.print(_status_table(opened))
-    for line in runner.summary(opened):
+    for line in (*runner.damage(opened), *runner.summary(opened)):
         out.print(line, markup=False, soft_wrap=True)
 
 

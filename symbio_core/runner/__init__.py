@@ -8,6 +8,7 @@ from symbio_core.runner.inspecting import (
     stands_at,
     summary,
 )
+from symbio_core.runner.keeping import damage, examine, repair
 from symbio_core.runner.living import live
 from symbio_core.runner.opening import begin, names, new_name, newest, open_run, reopen
 from symbio_core.runner.run import Run
@@ -16,13 +17,16 @@ __all__ = [
     "Measured",
     "Run",
     "begin",
+    "damage",
     "evaluate",
+    "examine",
     "live",
     "names",
     "new_name",
     "newest",
     "open_run",
     "reopen",
+    "repair",
     "report_path",
     "sample",
     "stands_at",

@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import save
 
 from symbio_core import __version__, report
-from symbio_core.errors import UnknownRun
+from symbio_core.errors import CheckpointDamaged, UnknownRun
 from symbio_core.model import GPT
 from symbio_core.records import CheckpointRef, Environment
 from symbio_core.runner.exported import CONFIG, TOKENIZER, WEIGHTS
@@ -23,13 +23,19 @@ if TYPE_CHECKING:
 def finish(run: Run) -> report.FinalReport:
     """Export the model, write metrics and report, and return the report."""
     shipped = ship(run)
-    export(run, run.vault.load_model(shipped.id), shipped)
-    write_metrics(run)
-    return write_report(run, shipped)
+    with run.store.listing():
+        export(run, run.vault.load_model(shipped.id), shipped)
+        write_metrics(run)
+        return write_report(run, shipped)
 
 
 def ship(run: Run) -> CheckpointRef:
-    """Return the checkpoint to give away: the lowest validation loss among those still known."""
+    """Return the checkpoint to give away: the lowest validation loss among those still known.
+
+    Raises:
+        UnknownRun: no phase is finished yet.
+        CheckpointDamaged: none of them is whole.
+    """
     state = run.state
     known = [*state.known.values(), *state.dormant, *([state.best] if state.best else [])]
     if not known:
@@ -37,7 +43,16 @@ def ship(run: Run) -> CheckpointRef:
             f"run '{run.run_id}' has not finished its first phase, so there is nothing to report "
             f"yet; go on with it by `symbio resume {run.run_id}`"
         )
-    return min(known, key=lambda ref: (ref.val_bpb != ref.val_bpb, ref.val_bpb, ref.id))
+    damage: CheckpointDamaged | None = None
+    for ref in sorted(known, key=lambda ref: (ref.val_bpb != ref.val_bpb, ref.val_bpb, ref.id)):
+        try:
+            run.store.checkpoints.load(ref.id)
+        except CheckpointDamaged as error:
+            damage = damage or error
+            continue
+        return ref
+    assert damage is not None
+    raise damage
 
 
 def export(run: Run, model: GPT, shipped: CheckpointRef) -> None:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from symbio_core import lifecycle
 from symbio_core.config import RunConfig, changed, checked
-from symbio_core.errors import ConfigError, UnknownRun
+from symbio_core.errors import ConfigError, StorageError, UnknownRun
 from symbio_core.runner.run import FIRST_FUNCTION, Run
 from symbio_core.storage import ObjectStore, RunStore, list_runs, open_store
 
@@ -88,10 +88,11 @@ def newest(root: str) -> str:
     Raises:
         UnknownRun: there is none yet.
     """
-    known = names(root)
+    store = open_store(root)
+    known = list_runs(store)
     if not known:
         raise UnknownRun(f"no runs in {root} yet; start one with `symbio run`")
-    return max(known, key=lambda name: reopen(root, name).started)
+    return max(known, key=lambda name: _began(store, name))
 
 
 def new_name(config: RunConfig) -> str:
@@ -113,10 +114,12 @@ def find_donor(store: ObjectStore, config: RunConfig) -> str | None:
         return None
     root = config.storage.root
     if config.start_from == "latest":
-        finished = [r for r in (reopen(root, n) for n in list_runs(store)) if r.is_finished]
-        if not finished:
+        newest_first = sorted(list_runs(store), key=lambda n: _began(store, n), reverse=True)
+        finished = (run for run in (reopen(root, n) for n in newest_first) if run.is_finished)
+        latest = next(finished, None)
+        if latest is None:
             return None
-        elder = max(finished, key=lambda r: r.started)
+        elder = latest
     else:
         elder = reopen(root, config.start_from)
     if elder.state.best is None:
@@ -127,6 +130,15 @@ def find_donor(store: ObjectStore, config: RunConfig) -> str | None:
             "or start without start_from"
         )
     return elder.run_id
+
+
+def _began(store: ObjectStore, name: str) -> str:
+    """Return when a run began (ISO 8601, UTC), reading one event of its journal."""
+    try:
+        first = RunStore(store, name).journal.first()
+    except StorageError:
+        return ""  # A damaged run hides no other.
+    return str(first.get("at", "")) if first else ""
 
 
 def predicted_bytes(config: RunConfig) -> int:

@@ -6,6 +6,7 @@ what the journal holds. So any process that has the storage root and the run's i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from symbio_core import gates, lifecycle, progress
 from symbio_core.config import PHASES, RunConfig, checked
-from symbio_core.errors import Overtime
+from symbio_core.errors import CheckpointDamaged, Overtime, StorageError
 from symbio_core.records import (
     Attempt,
     Battery,
@@ -40,6 +41,7 @@ from symbio_core.runner.workbench import Workbench
 from symbio_core.runner.writing import write_battery
 from symbio_core.search import initial_state
 from symbio_core.storage import RunStore
+from symbio_core.storage.canonical import pretty_bytes
 
 TOKENIZER = exported.TOKENIZER
 FIRST_FUNCTION = "gelu(x)"
@@ -113,7 +115,9 @@ class Run:
             NoDevice: CUDA was asked for and is missing.
         """
         elder = self._elder
-        text = elder.store.read_file(TOKENIZER).decode() if elder else None
+        # Its own copy first: the elder may be gone by the time that this run goes on.
+        source = self.store if self.store.has_file(TOKENIZER) else elder.store if elder else None
+        text = source.read_file(TOKENIZER).decode() if elder and source else None
         return Workbench(self.config, cache_of(self.config), text)
 
     @cached_property
@@ -160,6 +164,7 @@ class Run:
         events = self.store.claim(ttl_s=self.config.storage.lease_s, take_over=take_over)
         if events != self._events:
             self._events, self._folded = events, lifecycle.fold(self.config, events)
+        self._mend()
 
     def release(self) -> None:
         """Let go of the run, so that another process may go on with it at once."""
@@ -367,9 +372,40 @@ class Run:
             gather=gather,
         )
 
-    def _opening(self, plan: PhasePlan) -> Snapshot:
+    def _mend(self) -> None:
+        """Write anew what the journal says too, where it is damaged."""
+        if not self._events:
+            return
+        self.store.mend_config()
+        try:
+            there = self.store.read_state()
+        except StorageError:
+            there = None
+        if there != self.plain_state:
+            self.store.write_state(self.state.model_dump(mode="json"))
+
+    @property
+    def plain_state(self) -> dict[str, Any]:
+        """The state as it comes back from its file."""
+        content: dict[str, Any] = json.loads(pretty_bytes(self.state.model_dump(mode="json")))
+        return content
+
+    def _whole_start(self, plan: PhasePlan) -> Snapshot:
         assert plan.start is not None
-        loaded = self.vault.load(plan.start)
+        try:
+            return self.vault.load(plan.start)
+        except CheckpointDamaged as error:
+            newest = self.store.checkpoints.newest_whole().manifest
+            if newest is None:
+                raise
+            self._note(
+                "noted",
+                message=f"{error}; {plan.phase} starts from {newest.id} instead, the newest whole",
+            )
+            return self.vault.load(newest.id)
+
+    def _opening(self, plan: PhasePlan) -> Snapshot:
+        loaded = self._whole_start(plan)
         if self.config.inherit == "weights" or plan.phase == PHASES[0]:
             return loaded
         fresh = self.bench.fresh_member(loaded.member.formula, plan.phase, plan.attempt)
@@ -431,11 +467,21 @@ class Run:
             self._events.append(line)
             self._folded = lifecycle.step(self.config, self._folded, line)
 
-    def _retain(self) -> None:
+    def referenced(self) -> dict[str, tuple[str, ...]]:
+        """Return every checkpoint that is still needed, and what for."""
         state = self.state
-        keep = {*state.known, *(ref.id for ref in state.dormant), self._first.id}
-        keep |= {ref.id for ref in (state.best,) if ref} | {ref for ref in (state.line,) if ref}
-        self.store.checkpoints.retain(keep)
+        uses = [(ref.id, f"end of {ref.phase}") for ref in state.known.values()]
+        uses += [(ref.id, "dormant") for ref in state.dormant]
+        uses += [(self._first.id, "start")] if self.is_open else []
+        uses += [(state.best.id, "best")] if state.best else []
+        uses += [(state.line, "line")] if state.line else []
+        found: dict[str, tuple[str, ...]] = {}
+        for checkpoint, use in uses:
+            found[checkpoint] = (*found.get(checkpoint, ()), use)
+        return found
+
+    def _retain(self) -> None:
+        self.store.checkpoints.retain(set(self.referenced()))
 
 
 def cache_of(config: RunConfig) -> Path:

@@ -78,16 +78,14 @@ class Vault:
 
     def load_step(self, plan: PhasePlan, tell: Callable[[str], None]) -> Snapshot | None:
         """Return the newest whole step checkpoint of an attempt, or None; ``tell`` of damage."""
-        newest = self.checkpoints.newest_whole("step")
-        for damage in newest.damaged:
+        loaded, damaged = self.checkpoints.load_newest("step")
+        for damage in damaged:
             tell(damage)
-        manifest = newest.manifest
-        if manifest is None:
+        if loaded is None:
             return None
-        meta = manifest.meta
+        meta = loaded.manifest.meta
         if (meta["phase"], meta["attempt"]) != (plan.phase, plan.attempt):
             return None
-        loaded = self.checkpoints.load(manifest.id)
         best = None
         if "best_formula" in meta:
             best = Snapshot(

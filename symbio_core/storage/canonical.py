@@ -30,6 +30,18 @@ def utf8(text: str) -> bytes:
     return text.encode("utf-8", errors="backslashreplace")
 
 
+def parsed_json(data: bytes) -> Any:
+    """Return what JSON says.
+
+    Raises:
+        ValueError: it is not JSON, or nested beyond all measure.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def tensor_bytes(arrays: Arrays) -> bytes:
     """Return arrays (any shape, also none; little endian afterwards) as a safetensors file."""
     whole = {name: _contiguous(arrays[name]) for name in sorted(arrays)}

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import threading
 from collections.abc import Mapping
@@ -24,9 +23,15 @@ from pydantic import Field, ValidationError
 from symbio_core.errors import CheckpointDamaged, SwapLost
 from symbio_core.records import Record
 from symbio_core.storage.blobs import BlobStore
-from symbio_core.storage.canonical import is_arrays, json_bytes, tensor_bytes, tensors
+from symbio_core.storage.canonical import (
+    is_arrays,
+    json_bytes,
+    parsed_json,
+    tensor_bytes,
+    tensors,
+)
 from symbio_core.storage.lease import Fence
-from symbio_core.storage.objects import ObjectStore, Versioned
+from symbio_core.storage.objects import ObjectStore, Versioned, read_text
 
 _MANIFEST = re.compile(r"\d{10}-[0-9a-f]{16}")
 
@@ -107,7 +112,13 @@ class Loaded:
             raise CheckpointDamaged(
                 f"part '{name}' of checkpoint {self.manifest.id} holds tensors, not plain data"
             )
-        return json.loads(self.blobs[name])
+        try:
+            return parsed_json(self.blobs[name])
+        except ValueError as error:
+            raise CheckpointDamaged(
+                f"part '{name}' of checkpoint {self.manifest.id} is no plain data ({error}); "
+                "go on from another checkpoint"
+            ) from error
 
     def _media(self, name: str) -> str:
         part = self.manifest.parts.get(name)
@@ -147,7 +158,12 @@ class CheckpointStore:
         self.fence = fence
         while True:
             found = self._pointer_file()
-            pointer = (_pointer(found) if found else None) or self._rebuilt()
+            pointer = _pointer(found) if found else None
+            try:
+                if pointer is None or (pointer.id is not None and not self.pointer()):
+                    pointer = self._rebuilt()
+            except CheckpointDamaged:
+                pointer = self._rebuilt()
             try:
                 self._point(found, pointer)
             except SwapLost:
@@ -172,6 +188,8 @@ class CheckpointStore:
             SwapLost: another process saves checkpoints of this run.
         """
         with self._busy:
+            # Before anything is written: a root that is gone is not begun anew in its place.
+            self._check()
             draft = Manifest(
                 run_id=self.run_id,
                 step=step,
@@ -222,18 +240,42 @@ class CheckpointStore:
         Args:
             kind: only saves of that kind; None for any.
         """
+        loaded, damaged = self.load_newest(kind)
+        return Newest(loaded.manifest if loaded else None, damaged)
+
+    def load_newest(self, kind: str | None = None) -> tuple[Loaded | None, tuple[str, ...]]:
+        """Read the newest save whose files are all whole, with the damage found on the way.
+
+        Args:
+            kind: only saves of that kind; None for any.
+        """
         manifests, damaged = self._survey()
         for manifest in reversed(manifests):
             if kind is not None and manifest.kind != kind:
                 continue
             try:
-                for part in manifest.parts.values():
-                    self._get(part)
+                return self.load(manifest.id), tuple(damaged)
             except CheckpointDamaged as error:
                 damaged.append(f"checkpoint {manifest.id}: {error}")
-                continue
-            return Newest(manifest, tuple(damaged))
-        return Newest(None, tuple(damaged))
+        return None, tuple(damaged)
+
+    def survey(self) -> tuple[list[Manifest], list[str]]:
+        """Return all readable manifests, oldest save first, and what is wrong with the others."""
+        return self._survey()
+
+    def pointer(self) -> Manifest | None:
+        """Return what ``LATEST`` names; None where it names nothing.
+
+        Raises:
+            CheckpointDamaged: it does not name a save that is there.
+        """
+        latest = self.latest()
+        found = self._pointer_file()
+        pointer = _pointer(found) if found else None
+        if latest is not None and pointer is not None and pointer.order != latest.order:
+            where = self.store.where(f"{self.home}/LATEST")
+            raise CheckpointDamaged(f"{where} is damaged; the next save mends it")
+        return latest
 
     def retain(self, keep: set[str]) -> None:
         """Delete the checkpoints not named in ``keep``, then blobs that none of the rest uses.
@@ -316,7 +358,7 @@ class CheckpointStore:
         return Pointer(id=newest[0].id, order=newest[0].order) if newest else _NOWHERE
 
     def _pointer_file(self) -> Versioned | None:
-        return self.store.read(f"{self.home}/LATEST")
+        return read_text(self.store, f"{self.home}/LATEST")
 
     def _key(self, checkpoint: str) -> str:
         return f"{self.home}/manifests/{checkpoint}.json"
@@ -335,12 +377,12 @@ class CheckpointStore:
         return sorted(whole, key=lambda manifest: (manifest.order, manifest.id)), damaged
 
     def _read(self, key: str) -> Manifest:
-        found = self.store.read(key)
         where = self.store.where(key)
+        found = read_text(self.store, key)
         if found is None:
             raise CheckpointDamaged(f"{where} is missing; go on from another checkpoint")
         try:
-            manifest = Manifest.model_validate(json.loads(found.data))
+            manifest = Manifest.model_validate(parsed_json(found.data))
         except ValidationError as error:
             why = error.errors()[0]["msg"]
             raise CheckpointDamaged(f"{where} is not a manifest ({why})") from error

@@ -25,7 +25,7 @@ from symbio_core.errors import StorageError, SwapLost
 from symbio_core.records import Record
 from symbio_core.storage.canonical import json_bytes
 from symbio_core.storage.lease import Fence
-from symbio_core.storage.objects import ObjectStore
+from symbio_core.storage.objects import ObjectStore, read_text
 
 _SEGMENT = re.compile(r"\d{8}\.jsonl")
 _NONE_BEFORE = ""
@@ -36,12 +36,12 @@ class Heading(Record):
 
     lines: int = Field(ge=0)
     """How many events follow."""
-    sha256: str
-    """Hash of their bytes, hex."""
     before: str
     """Hash of the whole segment before, hex; empty for the first."""
     writer: str
     """Tag of who wrote it."""
+    sha256: str
+    """Hash of the bytes of the events, after those of ``before`` and ``writer``, hex."""
 
 
 class Journal:
@@ -53,7 +53,7 @@ class Journal:
         self.fence: Fence | None = None
         self._writer = uuid4().hex
         self._length: int | None = None
-        self._before = _NONE_BEFORE
+        self._before: str | None = _NONE_BEFORE
         self._is_sealed = False
 
     def append(self, events: Sequence[dict[str, Any]]) -> None:
@@ -101,17 +101,63 @@ class Journal:
         Raises:
             StorageError: a segment on the way to it is missing or damaged.
         """
+        reader = self._reader()
+        return next((event for key in self._segments() for event in reader._events(key)), None)
+
+    @property
+    def length(self) -> int | None:
+        """How many segments there were when it was last read or written here."""
+        return self._length
+
+    def survey(self) -> dict[str, str | None]:
+        """Return what is wrong with each segment (None: nothing), by key, also of missing ones."""
+        reader = self._reader()
+        found: dict[str, str | None] = {}
+        keys = self._found()
+        last = int(keys[-1].removeprefix(self.home).removesuffix(".jsonl")) if keys else -1
+        for number in range(min(last + 1, 2 * len(keys) + 1)):
+            key = self._key(number)
+            found[key] = None
+            if key not in keys:
+                found[key], reader._before = "missing", None
+                continue
+            try:
+                list(reader._events(key))
+            except StorageError as error:
+                found[key], reader._before = str(error), None
+        return found
+
+    def set_aside(self, first: str) -> list[str]:
+        """Move a segment and all after it out of the journal, and return where they lie now.
+
+        Nothing is lost by it: they are copied before they are taken away.
+        """
+        beside = f"{self.home}set-aside-{uuid4().hex[:8]}/"
+        moved = []
+        for key in reversed([key for key in self._found() if key >= first]):
+            found = self.store.read(key)
+            if found is not None:
+                self.store.create(beside + key.removeprefix(self.home), found.data)
+                if self.fence is not None:
+                    self.fence.check()
+                self.store.delete(key)
+                moved.append(self.store.where(beside + key.removeprefix(self.home)))
+        self._length = None
+        return moved[::-1]
+
+    def _reader(self) -> Journal:
         reader = Journal(self.store, "")
         reader.home = self.home
-        return next((event for key in self._segments() for event in reader._events(key)), None)
+        return reader
 
     def _write(self, events: Sequence[dict[str, Any]]) -> None:
         if self._length is None:
             self.read()
         assert self._length is not None
         body = b"".join(json_bytes(event) + b"\n" for event in events)
+        before, writer = self._before or _NONE_BEFORE, self._writer
         heading = Heading(
-            lines=len(events), sha256=_sha256(body), before=self._before, writer=self._writer
+            lines=len(events), before=before, writer=writer, sha256=_seal(before, writer, body)
         )
         data = json_bytes({"segment": heading.model_dump()}) + b"\n" + body
         key = self._key(self._length)
@@ -133,24 +179,26 @@ class Journal:
     def _key(self, number: int) -> str:
         return f"{self.home}{number:08d}.jsonl"
 
-    def _segments(self) -> list[str]:
+    def _found(self) -> list[str]:
         keys = self.store.keys(self.home)
-        keys = [key for key in keys if _SEGMENT.fullmatch(key.removeprefix(self.home))]
+        return [key for key in keys if _SEGMENT.fullmatch(key.removeprefix(self.home))]
+
+    def _segments(self) -> list[str]:
+        keys = self._found()
         for number, key in enumerate(keys):
             if key != self._key(number):
                 missing = self.store.where(self._key(number))
-                raise StorageError(f"journal segment {missing} is missing; put back a copy of it")
+                raise StorageError(f"journal segment {missing} is missing; {_MEND}")
         return keys
 
     def _events(self, key: str) -> Iterator[dict[str, Any]]:
-        found = self.store.read(key)
+        found = read_text(self.store, key)
         data = found.data if found else b""
         try:
             events = self._checked(data)
         except (ValueError, RecursionError) as error:
             raise StorageError(
-                f"journal segment {self.store.where(key)} is damaged: {_why(error)}; "
-                "put back a copy"
+                f"journal segment {self.store.where(key)} is damaged: {_why(error)}; {_MEND}"
             ) from error
         self._before = _sha256(data)
         yield from events
@@ -167,14 +215,17 @@ class Journal:
             return events  # of an earlier version
         heading = Heading.model_validate(events[0]["segment"])
         body = data[data.index(b"\n") + 1 :]
-        if (heading.lines, heading.sha256) != (len(events) - 1, _sha256(body)):
+        if heading.lines != len(events) - 1:
             raise ValueError(f"it holds {len(events) - 1} events and not the {heading.lines} meant")
-        if heading.before != self._before:
+        if heading.sha256 != _seal(heading.before, heading.writer, body):
+            raise ValueError("it does not match its hash")
+        if self._before is not None and heading.before != self._before:
             raise ValueError("it does not follow from the segment before it")
         self._is_sealed = True
         return events[1:]
 
 
+_MEND = "put back a copy, or go back to what stands before it: symbio fsck RUN --repair"
 _CUT = "it is cut short or holds something else than events"
 
 
@@ -184,6 +235,10 @@ def _why(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     return str(error)
+
+
+def _seal(before: str, writer: str, body: bytes) -> str:
+    return _sha256(f"{before}\n{writer}\n".encode(errors="backslashreplace") + body)
 
 
 def _sha256(data: bytes) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 from uuid import uuid4
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from symbio_core.errors import (
     AlreadyExists,
+    CheckpointDamaged,
     ConfigError,
     DiskTooFull,
     NotWritable,
@@ -32,6 +34,12 @@ _PREFIX = re.compile(f"({_SEGMENT}/)*({_SEGMENT})?")
 _TEMPORARY = ".part-"
 _LOCK = ".lock"
 _POLL_S = 0.005
+_LOCK_S = 120.0
+_LEFT_OVER = re.compile(f"{re.escape(_TEMPORARY)}[0-9a-f]{{32}}")
+LEFT_OVER_S = 3600.0
+"""A half-written file of this age belongs to nobody any more (s)."""
+MAX_TEXT_BYTES = 256_000_000
+"""Longest configuration, journal segment, manifest or pointer that is read at all."""
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -135,6 +143,21 @@ def check_prefix(prefix: str) -> None:
         raise ConfigError(f"{prefix!r} is not the start of a name in a store; {_RULE}")
 
 
+def read_text(store: ObjectStore, key: str) -> Versioned | None:
+    """Return what a key holds that people could read: nothing of ours is as long as a gigabyte.
+
+    Raises:
+        CheckpointDamaged: it is longer than any text of a run; it was not read.
+    """
+    size = store.size(key)
+    if size is not None and size > MAX_TEXT_BYTES:
+        raise CheckpointDamaged(
+            f"{store.where(key)} has {size / 1e6:.0f} MB, more than any text of a run: it is "
+            "damaged or not of symbio; put back a copy of it"
+        )
+    return store.read(key)
+
+
 def is_key(key: str) -> bool:
     """Say whether a store can hold something of this name."""
     return _KEY.fullmatch(key) is not None
@@ -227,6 +250,8 @@ class FolderStore:
     def check_writable(self, needed_bytes: int = 0) -> None:
         """Try to write, and see that so much space is free."""
         probe = self.root / "probe"
+        with suppress(NotWritable):
+            self.sweep()
         with self._writing(probe), self._temporary(probe, b"symbio"), self._lock():
             free = shutil.disk_usage(self.root).free
         if free < needed_bytes:
@@ -234,6 +259,22 @@ class FolderStore:
                 f"{self.root} has {free / 1e9:.2f} GB free and this run needs about "
                 f"{needed_bytes / 1e9:.2f} GB; free some space or give another --storage"
             )
+
+    def sweep(self, older_than_s: float = LEFT_OVER_S) -> int:
+        """Remove what processes that died in the midst of a write have left; return how many.
+
+        Only files under the names that this store gives, and none that is younger: a write takes
+        seconds, and one that slept for longer than this finds its file gone and says so.
+        """
+        now, removed = time.time(), 0
+        with self._writing(self.root / _LOCK), self._lock():
+            for folder, _, files in os.walk(self.root):
+                for name in files:
+                    path = Path(folder, name)
+                    if _LEFT_OVER.fullmatch(name) and now - path.lstat().st_mtime > older_than_s:
+                        os.unlink(path)
+                        removed += 1
+        return removed
 
     def _path(self, key: str) -> Path:
         check_key(key)
@@ -266,8 +307,13 @@ class FolderStore:
             _make_folder(path.parent)
             yield
         except (OSError, NotImplementedError) as error:  # the latter: no locks on this file system
+            if isinstance(error, Timeout):
+                raise NotWritable(
+                    f"another process has held {self.root / _LOCK} for {_LOCK_S:.0f} s, so it was "
+                    "stopped in the midst of a write; let it go on, or end it"
+                ) from error
             number = getattr(error, "errno", None)
-            if number in (errno.ENOSPC, errno.EDQUOT):
+            if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise DiskTooFull(
                     f"no space left to write {path}; what was saved before is whole: "
                     "free some space and resume"
@@ -295,7 +341,7 @@ class FolderStore:
 
     def _lock(self) -> FileLock:
         # A new object each time: it shuts out other threads as well as other processes.
-        return FileLock(self.root / _LOCK, poll_interval=_POLL_S)
+        return FileLock(self.root / _LOCK, timeout=_LOCK_S, poll_interval=_POLL_S)
 
 
 _RULE = "names are letters, digits, '.', '_' and '-', with '/' between folders"

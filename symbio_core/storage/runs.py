@@ -7,27 +7,36 @@
         config.json      written once            state.json     a snapshot, moved by its writer
         journal/         see `Journal`           checkpoints/   see `CheckpointStore`
         metrics/         tables as parquet       report/        files for people
+        model/           the model to take away  files.json     hashes of these three
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
-import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
 import pandas as pd
 
 from symbio_core.errors import ConfigError, StorageError, SwapLost, UnknownRun
-from symbio_core.storage.canonical import pretty_bytes
+from symbio_core.storage.canonical import parsed_json, pretty_bytes
 from symbio_core.storage.checkpoints import CheckpointStore
 from symbio_core.storage.journal import Journal
 from symbio_core.storage.lease import TTL_S, Lease
-from symbio_core.storage.objects import ObjectStore, Versioned
+from symbio_core.storage.objects import ObjectStore, Versioned, read_text
 
 _WRITER = "writer"
 """Key of the state under which its writer's tag stands."""
+_SEGMENTS = "segments"
+"""Key of the state under which the number of the journal's segments stands."""
+_OURS = (_WRITER, _SEGMENTS)
+LIST = "files.json"
+"""Names hash and length of the files for people, so that damage to them is noticed."""
+_LISTED = ("metrics/", "report/", "model/")
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -46,6 +55,8 @@ class RunStore:
         self.journal = Journal(store, run_id)
         self.checkpoints = CheckpointStore(store, run_id)
         self.lease: Lease | None = None
+        self._listed: dict[str, dict[str, Any]] = {}
+        self._is_listing = False
         self._state_version: str | None = None
         self._knows_state = False
 
@@ -85,13 +96,16 @@ class RunStore:
         self.store.create(f"{self.home}/config.json", pretty_bytes(config))
 
     def read_config(self) -> dict[str, Any]:
-        """Return the configuration.
+        """Return the configuration; where its file is damaged, the one that the journal opens with.
 
         Raises:
             UnknownRun: there is no such run; the message lists the nearest that there are.
-            StorageError: it is damaged.
+            StorageError: it is damaged, and the journal holds none.
         """
-        content = self._parsed("config.json", self.store.read(f"{self.home}/config.json"))
+        recorded = self._recorded_config()
+        if recorded is not None:
+            return recorded
+        content = self._parsed("config.json", read_text(self.store, f"{self.home}/config.json"))
         if content is None:
             known = list_runs(self.store)
             near = get_close_matches(self.run_id, known, n=3) or known[-5:]
@@ -101,6 +115,30 @@ class RunStore:
                 f"{there}; `symbio runs` lists them"
             )
         return content
+
+    def wrong_config(self) -> str | None:
+        """Return what is wrong with ``config.json``, or None; the journal holds the same."""
+        where = self.store.where(f"{self.home}/config.json")
+        try:
+            content = self._parsed("config.json", read_text(self.store, f"{self.home}/config.json"))
+        except StorageError as error:
+            return str(error)
+        if content is None:
+            return f"{where} is missing"
+        recorded = self._recorded_config()
+        if recorded is not None and recorded != content:
+            return f"{where} is not the configuration that the run was opened with"
+        return None
+
+    def mend_config(self) -> bool:
+        """Write ``config.json`` anew from the journal where it is damaged; say if that was done."""
+        recorded = self._recorded_config()
+        if recorded is None or self.wrong_config() is None:
+            return False
+        found = self.store.read(f"{self.home}/config.json")
+        version = found.version if found else None
+        self.store.swap(f"{self.home}/config.json", pretty_bytes(recorded), version)
+        return True
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Move the snapshot of the state on from the one this store read or wrote last.
@@ -127,7 +165,16 @@ class RunStore:
         found = self.store.read(f"{self.home}/state.json")
         self._see_state(found)
         content = self._parsed("state.json", found)
-        return None if content is None else {k: v for k, v in content.items() if k != _WRITER}
+        return None if content is None else {k: v for k, v in content.items() if k not in _OURS}
+
+    def segments_told(self) -> int:
+        """Return how many segments the journal had when the state was written; 0: not known."""
+        try:
+            content = self._parsed("state.json", read_text(self.store, f"{self.home}/state.json"))
+        except StorageError:
+            return 0
+        told = (content or {}).get(_SEGMENTS)
+        return told if isinstance(told, int) else 0
 
     def write_metrics(self, name: str, frame: pd.DataFrame) -> None:
         """Write a table as ``metrics/<name>.parquet``."""
@@ -156,10 +203,54 @@ class RunStore:
         return self.store.where(f"{self.home}/report/{name}")
 
     def write_file(self, name: str, data: bytes) -> None:
-        """Write or replace a file of the run."""
+        """Write or replace a file of the run; tables, report and model are listed with hashes."""
         key = f"{self.home}/{name}"
         found = self.store.read(key)
         self.store.swap(key, data, found.version if found else None)
+        if name.startswith(_LISTED):
+            self._listed[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+            if not self._is_listing:
+                self._write_list()
+
+    @contextmanager
+    def listing(self) -> Iterator[None]:
+        """Write the list of files once, after the body, instead of after each file."""
+        self._is_listing = True
+        try:
+            yield
+        finally:
+            self._is_listing = False
+            if self._listed:
+                self._write_list()
+
+    def files_listed(self) -> dict[str, tuple[str, int]]:
+        """Return hash and length (bytes) of each file for people; empty before the first.
+
+        Raises:
+            StorageError: the list is damaged.
+        """
+        content = self._parsed(LIST, read_text(self.store, f"{self.home}/{LIST}")) or {}
+        try:
+            return {str(n): (str(f["sha256"]), int(f["size"])) for n, f in content.items()}
+        except (TypeError, KeyError, ValueError) as error:
+            where = self.store.where(f"{self.home}/{LIST}")
+            raise StorageError(f"{where} is damaged; `symbio report` writes it anew") from error
+
+    def _write_list(self) -> None:
+        key = f"{self.home}/{LIST}"
+        while True:
+            found = self.store.read(key)
+            try:
+                before = self._parsed(LIST, found) or {}
+            except StorageError:
+                before = {}
+            try:
+                data = pretty_bytes({**before, **self._listed})
+                self.store.swap(key, data, found.version if found else None)
+            except SwapLost:
+                continue
+            self._listed.clear()
+            return
 
     def has_file(self, name: str) -> bool:
         """Say whether the run has such a file."""
@@ -180,6 +271,14 @@ class RunStore:
         """Return another run of the same storage root."""
         return RunStore(self.store, run_id)
 
+    def _recorded_config(self) -> dict[str, Any] | None:
+        try:
+            first = self.journal.first()
+        except StorageError:
+            return None
+        config = first.get("config") if first and first.get("event") == "opened" else None
+        return config if isinstance(config, dict) else None
+
     def _claim_state(self, lease: Lease) -> None:
         while (found := self.store.read(f"{self.home}/state.json")) is not None:
             self._see_state(found)
@@ -194,8 +293,9 @@ class RunStore:
             return
 
     def _move_state(self, state: dict[str, Any], fence: Lease | None) -> None:
-        content = state if fence is None else {**state, _WRITER: fence.tag}
+        content = state
         if fence is not None:
+            content = {**state, _WRITER: fence.tag, _SEGMENTS: self.journal.length}
             fence.check()
         key = f"{self.home}/state.json"
         self._state_version = self.store.swap(key, pretty_bytes(content), self._state_version)
@@ -209,7 +309,7 @@ class RunStore:
             return None
         where = self.store.where(f"{self.home}/{name}")
         try:
-            content = json.loads(found.data)
+            content = parsed_json(found.data)
         except ValueError as error:
             raise StorageError(f"{where} is damaged ({error}); put back a copy of it") from error
         if not isinstance(content, dict):
@@ -220,4 +320,10 @@ class RunStore:
 def list_runs(store: ObjectStore) -> list[str]:
     """Return the names of all runs, sorted."""
     names = [name for name in store.folders("runs/") if _RUN_ID.fullmatch(name)]
-    return [name for name in names if store.exists(f"runs/{name}/config.json")]
+    return [
+        name
+        for name in names
+        if store.exists(f"runs/{name}/config.json")
+        # A run that lost its configuration is a run: its journal holds it too.
+        or any(store.exists(f"runs/{name}/journal/{at:08d}.jsonl") for at in (0, 1))
+    ]

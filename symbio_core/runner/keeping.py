@@ -1,0 +1,84 @@
+"""Look after what a run has left: say what is damaged, and make anew what can be."""
+
+from __future__ import annotations
+
+from symbio_core.errors import StorageError
+from symbio_core.runner.opening import reopen
+from symbio_core.runner.run import Run
+from symbio_core.storage import Checkup, Lease, RunStore, check_run, open_store
+
+QUICK_BYTES = 500_000_000
+"""Runs in a folder up to this size are compared with their hashes on the way; others by length."""
+
+
+def examine(root: str, run_id: str, *, deep: bool | None = None) -> Checkup:
+    """Look at every file of a run; also of one whose journal cannot be read.
+
+    Args:
+        root: storage root.
+        run_id: the run's name.
+        deep: compare contents with hashes; None does so where it takes about a second.
+
+    Raises:
+        UnknownRun: there is no such run.
+    """
+    try:
+        run = reopen(root, run_id)
+    except StorageError:
+        store = RunStore(open_store(root), run_id)
+        return check_run(store, {}, deep=deep is not False)
+    return examine_run(run, deep=deep)
+
+
+def examine_run(run: Run, *, deep: bool | None = None) -> Checkup:
+    """Look at every file of an open run; see `examine`."""
+    if deep is None:
+        sizes = [m.parts.values() for m in run.store.checkpoints.survey()[0]]
+        total = sum(part.size for parts in sizes for part in parts)
+        deep = total <= QUICK_BYTES and "://" not in run.config.storage.root
+    return check_run(run.store, run.referenced(), run.plain_state, deep=deep)
+
+
+def damage(run: Run) -> list[str]:
+    """Return a line for each damaged file of a run: what is wrong, and what mends it."""
+    return [f"damaged: {file.why}; {file.remedy}" for file in examine_run(run).wrong]
+
+
+def repair(root: str, run_id: str) -> list[str]:
+    """Make anew what can be made from the rest of a run, and say what was done, a line each.
+
+    A journal that cannot be read goes back to what stands before the damage; nothing is deleted:
+    the segments from there on are set aside in a folder of their own.
+
+    Raises:
+        LeaseHeld: another process works on the run.
+        StorageError: the run cannot be opened all the same.
+    """
+    store = RunStore(open_store(root), run_id)
+    before = examine(root, run_id)
+    done = []
+    broken = [key for key, why in store.journal.survey().items() if why is not None]
+    if broken:
+        lease = Lease.take(store.store, run_id)
+        store.journal.fence = lease
+        done += [f"set aside: {where}" for where in store.journal.set_aside(broken[0])]
+        lease.release()
+    run = reopen(root, run_id)
+    run.claim()
+    try:
+        mended = {file.name for file in before.wrong}
+        again = examine_run(run)
+        if run.is_finished and any(file.name.startswith(_MADE) for file in again.wrong):
+            run.finish()
+            run.claim()
+            again = examine_run(run)
+        mended -= {file.name for file in again.wrong}
+        done += [
+            f"mended: {run.store.store.where(f'{run.store.home}/{n}')}" for n in sorted(mended)
+        ]
+    finally:
+        run.release()
+    return done
+
+
+_MADE = ("metrics/", "report/", "model/", "files.json")

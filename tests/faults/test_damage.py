@@ -1,0 +1,218 @@
+"""Flip, cut or delete any one file of a run: it is named, and the run goes on where it can."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from symbio_core import runner
+from symbio_core.cli.app import app
+from symbio_core.errors import Interrupted, StorageError
+from symbio_core.progress import clear_stop, request_stop, subscribe
+from symbio_core.runner import Run
+from symbio_core.runner.finishing import ship
+from symbio_core.storage import FileState
+from tests.conftest import tiny
+
+
+@pytest.fixture
+def root(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it to damage."""
+    return Path(shutil.copytree(whole, tmp_path / "root"))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def cut(path: Path) -> None:
+    """Cut at the end of a line where there is one, which is the hardest to notice."""
+    data = path.read_bytes()
+    end = data.rstrip(b"\n").rfind(b"\n") + 1
+    path.write_bytes(data[: end or len(data) // 2])
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {"flipped": flip, "cut": cut, "gone": Path.unlink}
+
+
+def files_of(root: Path) -> list[Path]:
+    home = root / "runs" / "one"
+    return sorted(p for p in home.rglob("*") if p.is_file() and not p.name.startswith("."))
+
+
+def wrong(root: Path) -> tuple[FileState, ...]:
+    return runner.examine(str(root), "one").wrong
+
+
+def test_nothing_is_wrong_with_a_whole_run_and_every_file_is_known(whole: Path) -> None:
+    found = runner.examine(str(whole), "one", deep=True)
+    assert found.wrong == ()
+    assert {file.health for file in found.files} == {"whole"}
+    assert {file.name for file in found.files} == {
+        path.relative_to(whole / "runs" / "one").as_posix() for path in files_of(whole)
+    }
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_any_one_damaged_file_is_named_in_one_line(root: Path, how: str) -> None:
+    seen = 0
+    for path in files_of(root):
+        name = path.relative_to(root / "runs" / "one").as_posix()
+        before = path.read_bytes()
+        DAMAGES[how](path)
+        if path.exists() and path.read_bytes() == before:
+            continue
+        found = wrong(root)
+        path.write_bytes(before)
+        if name == "LEASE" and how == "gone":
+            assert found == (), "a lease that nobody holds is not missed"
+            continue
+        if name == "LEASE" and not found:
+            continue  # a letter of a name was changed: no writer is kept out by it
+        if name == "files.json" and how == "gone":
+            continue  # what it lists is still there
+        assert name in [file.name for file in found], f"{how} {name} was not noticed"
+        for file in found:
+            assert "\n" not in file.why
+            assert str(root / "runs/one" / file.name) in file.why
+            assert file.remedy
+        seen += 1
+    assert seen > 30
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, list(arguments))
+    error = done.exception
+    if isinstance(error, StorageError):
+        return error.exit_code, str(error)
+    assert error is None or isinstance(error, SystemExit), repr(error)
+    return done.exit_code, done.output
+
+
+def picked(root: Path, what: str) -> Path:
+    home = root / "runs" / "one"
+    run = runner.reopen(str(root), "one")
+    shipped = ship(run)
+    manifest = run.store.checkpoints.load(shipped.id).manifest
+    blobs = home / "checkpoints/blobs"
+    segments = sorted((home / "journal").iterdir())
+    return {
+        "config": home / "config.json",
+        "state": home / "state.json",
+        "pointer": home / "checkpoints/LATEST",
+        "lease": home / "LEASE",
+        "list": home / "files.json",
+        "weights to take away": home / "model/model.safetensors",
+        "tokenizer": home / "model/tokenizer.json",
+        "table": home / "metrics/evaluations.parquet",
+        "page": home / "report/report.html",
+        "figures": home / "report/final-report.json",
+        "blob of the best": blobs / manifest.parts["member"].sha256,
+        "manifest of the best": home / f"checkpoints/manifests/{shipped.id}.json",
+        "last segment": segments[-2],
+        "first segment": segments[1],
+    }[what]
+
+
+MENDED = (
+    "config", "state", "pointer", "list", "weights to take away", "tokenizer", "table", "page",
+    "figures",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MENDED)
+def test_what_the_rest_of_the_run_tells_is_made_anew(
+    root: Path, what: str, request: pytest.FixtureRequest
+) -> None:
+    path = picked(root, what)
+    before = path.read_bytes()
+    how = list(DAMAGES)[MENDED.index(what) % 3]
+    DAMAGES[how](path)
+    code, told = invoke("fsck", "one", "--storage", str(root))
+    assert code == (0 if (what, how) == ("list", "gone") else 1)
+    assert path.name in told
+    assert invoke("status", "one", "--storage", str(root))[0] == 0
+    code, told = invoke("fsck", "one", "--repair", "--storage", str(root))
+    assert code == 0, told
+    assert f"mended: {path}" in told
+    assert wrong(root) == ()
+    if what in ("config", "weights to take away", "tokenizer"):
+        assert path.read_bytes() == before
+
+
+def test_a_damaged_best_checkpoint_is_named_and_the_model_given_away_still_writes(
+    root: Path,
+) -> None:
+    path = picked(root, "blob of the best")
+    flip(path)
+    code, told = invoke("resume", "one", "--plain", "--storage", str(root))
+    assert code == 1
+    assert str(path) in told
+    assert path.exists(), "what is damaged is left to be looked at"
+    texts = runner.sample(str(root), "one", "the", temperature=0.7, tokens=8, count=1, seed=1)
+    assert texts[0]
+
+
+@pytest.mark.parametrize("what", ["last segment", "first segment"])
+def test_a_journal_goes_back_to_what_stands_before_its_damage(root: Path, what: str) -> None:
+    path = picked(root, what)
+    later = [p for p in sorted(path.parent.iterdir()) if p.name >= path.name and p.is_file()]
+    contents = {p.name: p.read_bytes() for p in later if p != path}
+    cut(path)
+    code, told = invoke("resume", "one", "--plain", "--storage", str(root))
+    assert code == 1
+    assert str(path) in told
+    assert "symbio fsck" in told
+    code, told = invoke("fsck", "one", "--repair", "--storage", str(root))
+    aside = next(p for p in path.parent.iterdir() if p.is_dir())
+    assert {p.name: p.read_bytes() for p in aside.iterdir() if p.name != path.name} == contents
+    run = runner.reopen(str(root), "one")
+    assert len(run.events) < 4 or not run.is_finished
+    assert run.plan_next() is not None or run.is_open
+
+
+def test_files_of_others_are_told_and_left_alone(root: Path) -> None:
+    home = root / "runs" / "one"
+    foreign = [home / "notes.txt", home / "checkpoints/blobs/mine", home / "journal/old.jsonl"]
+    for path in foreign:
+        path.write_text("mine")
+    code, told = invoke("fsck", "one", "--repair", "--storage", str(root))
+    assert code == 0, told
+    assert "3 foreign" in told
+    assert all(path.read_text() == "mine" for path in foreign)
+
+
+def test_a_run_whose_checkpoints_are_damaged_goes_on_from_the_newest_whole_one(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    run = runner.open_run(tiny(tiny_corpus, tmp_path), "one")
+    unsubscribe = subscribe(lambda p: request_stop() if p.phase == "cambrian" else None)
+    with pytest.raises(Interrupted):
+        runner.live(run)
+    unsubscribe()
+    clear_stop()
+    damaged = damage_all_but_the_first(run)
+    again = runner.reopen(str(tmp_path), "one")
+    assert len(runner.damage(again)) == len(damaged)
+    plan = again.plan_next()
+    assert plan is not None
+    outcome = again.train(plan)
+    assert outcome.steps > 0
+    notes = " ".join(event["message"] for event in again.events if event["event"] == "noted")
+    assert all(str(path) in notes for path in damaged[-1:])
+
+
+def damage_all_but_the_first(run: Run) -> list[Path]:
+    manifests = run.store.checkpoints.manifests()
+    kept = {part.sha256 for part in manifests[0].parts.values()}
+    names = {p.sha256 for m in manifests[1:] for n, p in m.parts.items() if n == "member"} - kept
+    paths = [Path(run.store.store.where(f"{run.store.checkpoints.home}/blobs/{n}")) for n in names]
+    for path in paths:
+        flip(path)
+    return paths

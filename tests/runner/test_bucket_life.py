@@ -95,21 +95,17 @@ def test_a_life_goes_on_to_the_same_end_when_only_the_bucket_is_left(
     # Nothing of the run lies here but what can be made again.
     assert {path.name for path in tmp_path.iterdir()} == {"folder", "cache"}
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {"corpora"}
+    server.faults.clear()
+    a_person_sees_addresses_in_the_bucket(server)
 
 
-def test_a_person_sees_addresses_in_the_bucket(
-    server: StorageServer, tiny_corpus: Path, tmp_path: Path
-) -> None:
-    put_corpus(server, tiny_corpus)
-    runner.live(runner.open_run(in_bucket(tiny(tiny_corpus, tmp_path)), "far"))
+def a_person_sees_addresses_in_the_bucket(server: StorageServer) -> None:
     words = ["--storage", "gs://mine/runs"]
-    told = CliRunner().invoke(app, ["report", "far", *words])
-    assert "gs://mine/runs/runs/far/report/report.html" in told.output
     page = server.world.buckets["mine"].objects["runs/runs/far/report/report.html"].data.decode()
     assert "gs://mine/runs/runs/far/model/" in page
     assert CliRunner().invoke(app, ["sample", "far", "--prompt", "the", *words]).output.strip()
     assert "far" in CliRunner().invoke(app, ["runs", *words]).output
-    again = CliRunner().invoke(app, ["run", "--plain", "--run-id", "far", *words])
+    again = CliRunner().invoke(app, ["resume", "far", "--plain", *words])
     assert again.exit_code == 0
     assert "report  gs://mine/runs/runs/far/report/report.html" in again.output
 

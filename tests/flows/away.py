@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from typing import Any
 
 from deployments.surroundings import PROJECT
 from symbio_core.config import RunConfig
+from symbio_core.runner import Run
+from symbio_core.runner.exported import WEIGHTS
 from symbio_core.storage import open_store
 
 
@@ -98,19 +101,30 @@ import sys
 from pathlib import Path
 from deployments.embedded import run_embedded
 from symbio_core.config import RunConfig
+from symbio_core.runner import Run
+from symbio_core.runner.exported import WEIGHTS
 from symbio_core.storage import open_store
 run_embedded(RunConfig.model_validate_json(Path(sys.argv[1]).read_text()), sys.argv[2])
 """
 
 
 def plainly(value: Any) -> Any:
-    """Leave out of a journal what differs by the clock or by where a run lives."""
+    """Leave out of a journal what differs by the clock, by where a run lives or how often it saved.
+
+    The name of a checkpoint tells the saves before it, of which a run that is stopped has more.
+    """
     clock = {"at", "seconds", "tokens_per_s", "seconds_per_step", "config", "seconds_spent"}
     if isinstance(value, dict):
         return {k: plainly(v) for k, v in value.items() if k not in clock}
     if isinstance(value, list | tuple):
         return [plainly(item) for item in value if not str(item).startswith("throughput")]
-    return value
+    is_checkpoint = isinstance(value, str) and re.fullmatch(r"\d{10}-[0-9a-f]{16}", value)
+    return value[:10] if is_checkpoint else value
+
+
+def model_of(run: Run) -> bytes:
+    """Return the weights that a run gives away."""
+    return run.store.read_file(WEIGHTS)
 
 
 def end(child: subprocess.Popen[bytes]) -> None:

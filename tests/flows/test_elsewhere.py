@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 from symbio_core import runner
 from symbio_core.config import PHASES, RunConfig, changed
 from tests.conftest import tiny
-from tests.flows.away import Away, end, plainly, until
+from tests.flows.away import Away, end, model_of, plainly, until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 CALM = {"without": ["search", "final"], "budget.steps": 2500, "storage.save_every": 40}
@@ -54,7 +54,8 @@ def test_phases_on_a_worker_survive_the_loss_of_process_worker_and_parent(
     trained = [e["outcome"]["phase"] for e in far.events if e["event"] == "trained"]
     assert set(trained) == set(PHASES)
     assert [away.turns("far", phase) for phase in PHASES] == [1, 2, 2, 1, 1, 1]
-    assert plainly(far.events) == plainly(near.events), "every step was trained once, bit by bit"
+    assert plainly(far.events) == plainly(near.events), "every step was trained once"
+    assert model_of(far) == model_of(near), "bit by bit"
 
 
 def live_and_be_killed(away: Away, config: RunConfig) -> None:

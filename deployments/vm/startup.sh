@@ -16,12 +16,12 @@ look() { curl -sf --retry 5 --retry-connrefused -H 'Metadata-Flavor: Google' "$m
 attribute() { look "instance/attributes/$1" || true; }
 
 token() {
-  look instance/service-accounts/default/token | sed 's/.*"access_token" *: *"\([^"]*\)".*/\1/'
+  look instance/service-accounts/default/token | sed -n 's/.*"access_token" *: *"\([^"]*\)".*/\1/p'
 }
 
 # The header goes in by a file descriptor, so that the token shows in no list of processes.
 fetch() {
-  curl -sf --retry 5 --retry-all-errors --config <(echo "header = \"Authorization: Bearer $(token)\"") "$@"
+  curl -sf --retry 5 --retry-connrefused --config <(echo "header = \"Authorization: Bearer $(token)\"") "$@"
 }
 
 # Whatever ends this script ends the machine: one that computes nothing must not cost anything.
@@ -80,9 +80,10 @@ get_secrets() {
   for name in $(attribute '' | sed -n 's/^symbio-secret-//p'); do
     where=$(attribute "symbio-secret-$name")
     case $where in */versions/*) ;; *) where=$where/versions/latest ;; esac
-    value=$(fetch "$secrets/v1/$where:access" | sed 's/.*"data" *: *"\([^"]*\)".*/\1/' | tr -d '\n')
+    value=$(fetch "$secrets/v1/$where:access" | sed -n 's/.*"data" *: *"\([^"]*\)".*/\1/p') || true
     [ -n "$value" ] || { say "secret $where cannot be read"; return 1; }
-    export "$name=$(base64 -d <<<"$value")"
+    value=$(base64 -d <<<"$value") || { say "secret $where is damaged"; return 1; }
+    export "$name=$value"
     say "secret $name is there"
   done
 }

@@ -120,6 +120,9 @@ class TransferCheck(Record):
     """Child minus control after the first rung, both on the line's weights (nats a token)."""
     cold_nats: Interval
     """The same two functions after as many steps from one set of fresh weights."""
+    worth_nats: float = 0.0
+    """What inheriting saves the control then: its loss on fresh weights minus its loss on the
+    line's (nats a token)."""
     above_frac: float
     """Share of the warm child's steps above the control (0..1)."""
     steps: int

@@ -12,6 +12,7 @@ from symbio_core.benches import (
     ablation,
     battery,
     cloud_chaos,
+    detectors,
     efficacy,
     horizon,
     null_search,
@@ -47,6 +48,10 @@ BENCHES = {
     "cloud-chaos": Bench(
         "how runs fare on cloud machines that are refused, taken back, crash and hang",
         cloud_chaos.measure,
+    ),
+    "detectors": Bench(
+        "what each detector sees where a fault is planted, and where all is well",
+        detectors.measure,
     ),
     "efficacy": Bench(
         "symbio against GELU, SiLU and ReLU² at equal steps and equal seconds", efficacy.measure

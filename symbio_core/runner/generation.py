@@ -95,6 +95,8 @@ class Trial:
     steps: int = 0
     nats: Nats | None = None
     train_nats: Nats | None = None
+    first_nats: Nats | None = None
+    """Validation loss after the first rung as it was measured, nothing shuffled or fused."""
     losses: list[float] = field(default_factory=list)
     """Training loss at each step of the first rung (nats a token)."""
     gaps: list[Interval] = field(default_factory=list)
@@ -156,6 +158,8 @@ class Population:
         for trial in self.members:
             trial.nats = self.bench.measure(trial.member.model, self.bench.searched)
             trial.train_nats = self.bench.measure(trial.member.model, probe)
+            if index == 0:
+                trial.first_nats = trial.nats
         if self.bench.config.search.shuffle:
             self._shuffle(index)
         slope = self._slope()
@@ -286,34 +290,33 @@ class Population:
         worst = max(suspects, key=lambda t: _mean_loss(t) - _mean_loss(self.control))
         bench = self.bench.reduced(self.bench.config.search.scale)
         steps = self.setting.rungs[0].steps
-        warm = np.array(worst.losses) - np.array(self.control.losses)
-        cold = []
-        for formula in (worst.candidate.formula, self.control.candidate.formula):
-            cold.append(self._cold_losses(bench, formula, steps, on_step))
+        child, control = (
+            self._cold_nats(bench, t.candidate.formula, steps, on_step)
+            for t in (worst, self.control)
+        )
         self.steps += bench.charged(2 * steps)
+        assert worst.first_nats is not None
+        assert self.control.first_nats is not None
+        level = bench.config.gates.confidence
+        own, inherited = worst.first_nats, self.control.first_nats
         return (
             TransferCheck(
                 formula=worst.candidate.formula,
-                warm_nats=paired_interval(warm, np.zeros(steps)),
-                cold_nats=paired_interval(cold[0], cold[1]),
+                warm_nats=paired_interval(own, inherited, confidence=level),
+                cold_nats=paired_interval(child, control, confidence=level),
+                worth_nats=float((control - inherited).mean()),
                 above_frac=worst.above_frac,
                 steps=2 * steps,
             ),
         )
 
-    def _cold_losses(
+    def _cold_nats(
         self, bench: Workbench, formula: str, steps: int, on_step: Callable[[int, float], None]
     ) -> Nats:
-        losses: list[float] = []
-
-        def noted(index: int, loss: float) -> None:
-            losses.append(loss)
-            on_step(index, loss)
-
         twin = bench.fresh_member(formula, "twin", *self.name)
         batches = bench.train_batches("twin", *self.name)
-        twin.train(steps, batches, lambda step: warmup(bench.config, step), on_step=noted)
-        return np.array(losses)
+        twin.train(steps, batches, lambda step: warmup(bench.config, step), on_step=on_step)
+        return bench.measure(twin.model, bench.searched)
 
 
 Gather = Callable[[Workbench, Member, SearchState, Setting], Population]
@@ -388,15 +391,29 @@ def _switched(
 
 
 def _winner(population: Population) -> Trial | None:
+    trials = {t.candidate.formula: t for t in population.alive if t.ranked is not None}
+
+    def is_behind(member: Ranked, best: Ranked) -> bool:
+        own, first = (trials[m.candidate.formula].nats for m in (member, best))
+        assert own is not None
+        assert first is not None
+        gap = paired_interval(own, first, confidence=population.bench.config.gates.confidence)
+        return gap.low + _surcharge(member, free_energy) > _surcharge(best, free_energy)
+
+    free_energy = population.bench.config.search.free_energy
     won = select_winner(
-        [t.ranked for t in population.alive if t.ranked is not None],
+        [t.ranked for t in trials.values() if t.ranked is not None],
         n_batches=len(population.bench.searched),
         training_noise_nats=_noise(population),
-        free_energy=population.bench.config.search.free_energy,
+        free_energy=free_energy,
+        is_behind=is_behind,
     )
-    return next(
-        (t for t in population.alive if won and t.candidate.formula == won.candidate.formula), None
-    )
+    return trials[won.candidate.formula] if won else None
+
+
+def _surcharge(member: Ranked, free_energy: float) -> float:
+    """Return what a member is judged by beyond its loss (nats a token)."""
+    return member.score.judged(free_energy).value - member.score.loss_nats.value
 
 
 def _noise(population: Population) -> float:

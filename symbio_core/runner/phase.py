@@ -295,12 +295,13 @@ class PhaseRun:
         return self.bench.config.has("probe") and self.at.lr_probe is None and self._is_flat()
 
     def _is_flat(self) -> bool:
-        # A probe costs steps, so it is bought only when the later half of the phase stood still.
+        # A probe costs steps, so it is bought only when the later half of the phase stood still, or
+        # the whole of it: far too high a learning rate spoils the line first and then lets it mend.
         points = self.at.points
         if len(points) < 4:
             return False
-        middle = points[len(points) // 2]
-        return points[-1].val_nats >= middle.val_nats - points[-1].gap_ci
+        before = min(points[0].val_nats, points[len(points) // 2].val_nats)
+        return points[-1].val_nats >= before - points[-1].gap_ci
 
     def _probe(self) -> None:
         bench, lr = self.bench, self._lr(self.at.spent, self.line.line_step)

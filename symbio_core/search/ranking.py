@@ -33,6 +33,10 @@ class Ranked(Record):
     """Functional distance to its nearest better sibling (0..1); 1 for the best."""
 
 
+IsBehind = Callable[[Ranked, Ranked], bool]
+"""Whether the first member is surely worse than the second."""
+
+
 def functional_distance(a: str, b: str) -> float:
     """Return how far apart two formulas are as functions (0..1)."""
     return float(distance(parse(a), parse(b)))
@@ -112,19 +116,22 @@ def select_winner(
     n_batches: int = EVAL_BATCHES,
     training_noise_nats: float = TRAINING_NOISE_NATS,
     free_energy: float = 0.0,
+    is_behind: IsBehind | None = None,
 ) -> Ranked | None:
     """Return the member that takes over the main line, or None where the parent stays.
 
     A member takes over only if its interval, widened for the number of members compared here and
-    for the noise of training itself, lies below zero. Of those that do, the simplest whose
-    estimate lies within the best one's own interval wins: what a larger tree cannot show to be
-    better is not worth its nodes. Diversity has no say: novelty buys trials, not the main line.
+    for the noise of training itself, lies below zero. Of those that do, the simplest that is not
+    behind the best of them wins: what a larger tree cannot show to be better is not worth its
+    nodes. Diversity has no say: novelty buys trials, not the main line.
 
     Args:
         ranked: the members of the last rung, in any order.
         n_batches: evaluation batches behind each interval.
         training_noise_nats: standard deviation that repeating the training adds (nats a token).
         free_energy: β of the free energy loss + β·weight entropy that stands for the loss.
+        is_behind: whether a member is surely worse than the best, paired with it batch by batch;
+            None goes by whether its estimate lies within the best one's own interval.
     """
     judged = {m.candidate.formula: m.score.judged(free_energy) for m in ranked}
 
@@ -144,8 +151,9 @@ def select_winner(
     ]
     if not surely:
         return None
-    best = loss_of(min(surely, key=lambda member: loss_of(member).value))
-    level = [m for m in surely if loss_of(m).value <= best.high]
+    best = min(surely, key=lambda member: loss_of(member).value)
+    behind = is_behind or (lambda member, first: loss_of(member).value > loss_of(first).high)
+    level = [m for m in surely if m is best or not behind(m, best)]
     return min(level, key=lambda m: (m.candidate.nodes, loss_of(m).value))
 
 

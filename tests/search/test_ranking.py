@@ -129,6 +129,23 @@ def test_a_simpler_tree_within_the_interval_of_the_best_is_preferred(scene):
     assert select_winner(found).candidate.formula == NAMES[1]
 
 
+def test_a_simpler_tree_that_is_paired_and_surely_behind_the_best_does_not_win(scene):
+    members = [
+        (scene.candidate(NAMES[4]), scene.score(-0.050)),
+        (scene.candidate(NAMES[1]), scene.score(-0.049)),
+    ]
+    found = rank(members, diversity_bonus=0.0, complexity_price=0.0)
+    asked = []
+
+    def always(member, best):
+        asked.append((member.candidate.formula, best.candidate.formula))
+        return True
+
+    assert select_winner(found, is_behind=always).candidate.formula == NAMES[4]
+    assert asked == [(NAMES[1], NAMES[4])]
+    assert select_winner(found, is_behind=lambda *_: False).candidate.formula == NAMES[1]
+
+
 def test_a_widened_interval_covers_the_narrow_one():
     narrow = Interval(value=-0.01, low=-0.012, high=-0.008)
     same = widened(narrow, comparisons=1, training_noise_nats=0.0)

@@ -221,8 +221,10 @@ def bench(
     from symbio_core import benches
 
     if not name:
+        known = Table.grid(padding=(0, 2))
         for key, what in benches.catalogue().items():
-            out.print(f"{key:<14}{what}", markup=False)
+            known.add_row(key, what)
+        out.print(known)
         return
     changes = dict(_assignment(text) for text in settings or []) | {"storage.root": storage}
     found = benches.run(

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load as load_tensors
 
 from symbio_core import corpus
 from symbio_core.config import ComputeSettings, ModelSettings, checked
-from symbio_core.errors import CheckpointDamaged, UnknownRun
+from symbio_core.errors import BadInput, CheckpointDamaged, UnknownRun
 from symbio_core.model import GPT, generate
 from symbio_core.storage import RunStore
+from symbio_core.storage.canonical import tensors
 from symbio_core.training import Device, prepare_device
 
 WEIGHTS = "model/model.safetensors"
@@ -67,14 +67,17 @@ def load_exported(store: RunStore, compute: ComputeSettings) -> Exported:
         about = json.loads(store.read_file(CONFIG))
         shape = checked(ModelSettings, about["model"])
         model = GPT(shape, about["n_vocab"], about["formula"], seed=0)
-        arrays = load_tensors(store.read_file(WEIGHTS))
+        arrays = tensors(store.read_file(WEIGHTS))
         with torch.no_grad():
             for name, parameter in model.named_parameters():
+                if arrays[name].shape != tuple(parameter.shape):
+                    raise ValueError(f"{name} has the shape {arrays[name].shape}")
                 parameter.copy_(torch.from_numpy(arrays[name]))
         tokenizer = corpus.tokenizer_from_json(store.read_file(TOKENIZER).decode())
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, BadInput) as error:
+        why = " ".join(str(error).split())[:200]
         raise CheckpointDamaged(
-            f"the exported model of run '{store.run_id}' is damaged ({error}); "
-            f"write it anew by `symbio resume {store.run_id}`"
+            f"the exported model of run '{store.run_id}' is damaged ({why}); "
+            f"write it anew by `symbio fsck {store.run_id} --repair`"
         ) from error
     return Exported(model.to(device.name).eval(), tokenizer, about, device)

@@ -72,7 +72,7 @@ class Run:
         self.config = config
         self.store = store
         self._events: list[dict[str, Any]] = store.journal.read()
-        self._folded = lifecycle.fold(config, self._events)
+        self._folded = _understood(run_id, config, self._events)
 
     # --- what is known
 
@@ -163,7 +163,8 @@ class Run:
             return
         events = self.store.claim(ttl_s=self.config.storage.lease_s, take_over=take_over)
         if events != self._events:
-            self._events, self._folded = events, lifecycle.fold(self.config, events)
+            self._events = events
+            self._folded = _understood(self.run_id, self.config, events)
         self._mend()
 
     def release(self) -> None:
@@ -487,6 +488,27 @@ class Run:
 def cache_of(config: RunConfig) -> Path:
     """Return the folder of token files, shared by all runs of a storage root."""
     return work_folder(config.storage.root) / "corpora"
+
+
+def _understood(
+    run_id: str, config: RunConfig, events: Sequence[dict[str, Any]]
+) -> lifecycle.Folded:
+    """Fold a journal after seeing that all of it is of the form that the moves rely on."""
+    try:
+        for event in events:
+            if not isinstance(event["event"], str) or not isinstance(event["at"], str):
+                raise ValueError("an event without name or time")
+            if event["event"] == "started":
+                CheckpointRef.model_validate(event["checkpoint"])
+            if event["event"] == "confirmed":
+                Confirmation.model_validate(event["confirmation"])
+        return lifecycle.fold(config, events)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError) as error:
+        why = " ".join(str(error).split())
+        raise StorageError(
+            f"the journal of run '{run_id}' was damaged or changed by hand ({why}); "
+            "put back a copy of it"
+        ) from error
 
 
 def _plain(value: Any) -> Any:

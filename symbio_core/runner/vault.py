@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from symbio_core.errors import CheckpointDamaged
 from symbio_core.model import GPT
 from symbio_core.records import CheckpointRef, PhasePlan
 from symbio_core.runner.workbench import Workbench
 from symbio_core.search import SearchState
-from symbio_core.storage import RunStore
+from symbio_core.storage import Loaded, RunStore
 from symbio_core.training import Member
 
 
@@ -84,8 +86,13 @@ class Vault:
         if loaded is None:
             return None
         meta = loaded.manifest.meta
-        if (meta["phase"], meta["attempt"]) != (plan.phase, plan.attempt):
+        if (meta.get("phase"), meta.get("attempt")) != (plan.phase, plan.attempt):
             return None
+        with _understood(loaded.manifest.id):
+            return self._step_of(loaded)
+
+    def _step_of(self, loaded: Loaded) -> Snapshot:
+        meta = loaded.manifest.meta
         best = None
         if "best_formula" in meta:
             best = Snapshot(
@@ -106,21 +113,33 @@ class Vault:
             CheckpointDamaged: a file of it is missing or does not match its hash.
         """
         loaded = self.checkpoints.load(ref)
-        return Snapshot(
-            self._member(loaded.manifest.meta["formula"], loaded.arrays("member")),
-            SearchState.model_validate(loaded.json("search")),
-        )
+        with _understood(ref):
+            return Snapshot(
+                self._member(loaded.manifest.meta["formula"], loaded.arrays("member")),
+                SearchState.model_validate(loaded.json("search")),
+            )
 
     def load_model(self, ref: str) -> GPT:
         """Return the model a checkpoint serves: its live, averaged or shadow weights."""
         loaded = self.checkpoints.load(ref)
-        member = self._member(loaded.manifest.meta["formula"], loaded.arrays("member"))
-        serves = loaded.manifest.meta["serves"]
-        return member.model if serves == "live" else member.averaged(serves)
+        with _understood(ref):
+            member = self._member(loaded.manifest.meta["formula"], loaded.arrays("member"))
+            serves = loaded.manifest.meta["serves"]
+            return member.model if serves == "live" else member.averaged(serves)
 
     def _member(self, formula: str, arrays: Mapping[str, Any]) -> Member:
         bench = self.bench
-        return Member.from_arrays(bench.config, bench.n_vocab, formula, bench.device, arrays)
+        member = Member.from_arrays(bench.config, bench.n_vocab, formula, bench.device, arrays)
+        shapes = {name: tuple(p.shape) for name, p in member.model.named_parameters()}
+        for key, array in arrays.items():
+            kind, _, name = key.partition("/")
+            wanted = shapes.get(name.rpartition("/")[0] if kind == "optimiser" else name)
+            # A copy would stretch what is too small over the whole parameter.
+            if wanted is not None and array.shape not in (
+                (wanted, ()) if kind == "optimiser" else (wanted,)
+            ):
+                raise ValueError(f"{key} has the shape {array.shape} instead of {wanted}")
+        return member
 
     @torch.no_grad()
     def _save_line(
@@ -161,3 +180,18 @@ class Vault:
             val_bpb=val_bpb,
             val_nats=tuple(nats),
         )
+
+
+@contextmanager
+def _understood(checkpoint: str) -> Iterator[None]:
+    """Say in one line that a checkpoint, though true to its hashes, is none of this model."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise CheckpointDamaged(
+            f"checkpoint {checkpoint} does not fit the run's model ({why}); "
+            "go on from another checkpoint"
+        ) from error

@@ -290,6 +290,7 @@ class CheckpointStore:
             LeaseLost: another holder has taken the run over.
         """
         with self._busy:
+            self._check()
             found = self._pointer_file()
             pointer = _pointer(found) if found else None
             kept = keep | ({pointer.id} if pointer and pointer.id else set())

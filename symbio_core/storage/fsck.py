@@ -150,7 +150,7 @@ class _Survey:
 
     def _lease(self) -> None:
         if "LEASE" in self.keys:
-            is_whole = parsed(self.store.read(self._key("LEASE"))) is not None
+            is_whole = parsed(read_text(self.store, self._key("LEASE"))) is not None
             self._add("LEASE", None if is_whole else "is damaged", "the next writer mends it")
 
     def _checkpoints(self) -> None:

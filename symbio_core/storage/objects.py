@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -178,6 +179,9 @@ class FolderStore:
         """Return what ``key`` holds, or None."""
         path = self._path(key)
         try:
+            # A pipe or a device would never end, and is nothing of ours.
+            if not stat.S_ISREG(path.stat().st_mode):
+                return None
             data = path.read_bytes()
         except _ABSENT:
             return None
@@ -202,6 +206,7 @@ class FolderStore:
     def create(self, key: str, data: bytes) -> str:
         """Write ``key`` once; see `ObjectStore.create`."""
         path = self._path(key)
+        self._stay_inside(key)
         if self._is_new(path, data):
             with self._writing(path), self._temporary(path, data) as temporary, self._lock():
                 if self._is_new(path, data):
@@ -214,6 +219,7 @@ class FolderStore:
         if expected_version is not None:
             # Before folders are made: where the root is gone, none is begun in its place.
             self._expect(key, expected_version)
+        self._stay_inside(key)
         with self._writing(path), self._temporary(path, data) as temporary, self._lock():
             self._expect(key, expected_version)
             _move(temporary, path)
@@ -237,6 +243,7 @@ class FolderStore:
     def delete(self, key: str) -> None:
         """Remove ``key`` if it is there."""
         path = self._path(key)
+        self._stay_inside(key)
         if self.exists(key):
             with self._writing(path), self._lock(), suppress(FileNotFoundError):
                 os.unlink(path)
@@ -279,6 +286,16 @@ class FolderStore:
     def _path(self, key: str) -> Path:
         check_key(key)
         return self.root / key
+
+    def _stay_inside(self, key: str) -> None:
+        # Whole runs may lie on another disk; inside of one, a link leads where nothing of it is.
+        parts = key.split("/")
+        for end in range(3, len(parts)):
+            folder = self.root.joinpath(*parts[:end])
+            if folder.is_symlink():
+                raise NotWritable(
+                    f"{folder} is a link and would lead out of the run; put a folder in its place"
+                )
 
     def _folder(self, prefix: str) -> Path:
         check_prefix(prefix)

@@ -22,7 +22,13 @@ from typing import Any
 
 import pandas as pd
 
-from symbio_core.errors import ConfigError, StorageError, SwapLost, UnknownRun
+from symbio_core.errors import (
+    CheckpointDamaged,
+    ConfigError,
+    StorageError,
+    SwapLost,
+    UnknownRun,
+)
 from symbio_core.storage.canonical import parsed_json, pretty_bytes
 from symbio_core.storage.checkpoints import CheckpointStore
 from symbio_core.storage.journal import Journal
@@ -148,7 +154,7 @@ class RunStore:
             SwapLost: another writer has moved it since.
         """
         if not self._knows_state:
-            self._see_state(self.store.read(f"{self.home}/state.json"))
+            self._see_state(read_text(self.store, f"{self.home}/state.json"))
         try:
             self._move_state(state, self.lease)
         except SwapLost:
@@ -162,7 +168,7 @@ class RunStore:
         Raises:
             StorageError: it is damaged.
         """
-        found = self.store.read(f"{self.home}/state.json")
+        found = read_text(self.store, f"{self.home}/state.json")
         self._see_state(found)
         content = self._parsed("state.json", found)
         return None if content is None else {k: v for k, v in content.items() if k not in _OURS}
@@ -257,14 +263,25 @@ class RunStore:
         return self.store.exists(f"{self.home}/{name}")
 
     def read_file(self, name: str) -> bytes:
-        """Return a file of the run.
+        """Return a file of the run, checked against the list of files if it stands there.
 
         Raises:
             StorageError: it is not there.
+            CheckpointDamaged: it is not what was written.
         """
+        where = self.store.where(f"{self.home}/{name}")
         found = self.store.read(f"{self.home}/{name}")
         if found is None:
-            raise StorageError(f"{self.store.where(f'{self.home}/{name}')} is missing")
+            raise StorageError(f"{where} is missing")
+        try:
+            sha256, _ = self.files_listed().get(name, (None, 0))
+        except StorageError:
+            sha256 = None  # Only the list is damaged; `symbio status` says so.
+        if sha256 is not None and hashlib.sha256(found.data).hexdigest() != sha256:
+            raise CheckpointDamaged(
+                f"{where} does not match its hash; make it anew by `symbio fsck {self.run_id} "
+                "--repair`"
+            )
         return found.data
 
     def sibling(self, run_id: str) -> RunStore:

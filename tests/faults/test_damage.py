@@ -59,6 +59,21 @@ def test_nothing_is_wrong_with_a_whole_run_and_every_file_is_known(whole: Path) 
     }
 
 
+def test_exactly_the_checkpoints_that_somebody_needs_are_kept(whole: Path) -> None:
+    run = runner.reopen(str(whole), "one")
+    there = {manifest.id for manifest in run.store.checkpoints.manifests()}
+    latest = run.store.checkpoints.latest()
+    assert latest is not None
+    assert run.state.best is not None
+    assert run.state.line is not None
+    needed = {run.state.best.id, run.state.line, *(ref.id for ref in run.state.dormant)}
+    assert needed | set(run.state.known) <= set(run.referenced()) <= there
+    assert there <= {*run.referenced(), latest.id}
+    found = runner.examine(str(whole), "one")
+    uses = {use for file in found.files for use in file.used_by}
+    assert {"best", "line", "start"} <= uses
+
+
 @pytest.mark.parametrize("how", DAMAGES)
 def test_any_one_damaged_file_is_named_in_one_line(root: Path, how: str) -> None:
     seen = 0

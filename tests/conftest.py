@@ -19,7 +19,14 @@ WORDS = TEXT.split()
 
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Plain text of short sentences with some order in it: words follow each other by rule."""
+    """The tiny text in a file."""
+    path = tmp_path_factory.mktemp("corpus") / "tiny.txt"
+    path.write_text(tiny_text(), encoding="utf-8")
+    return path
+
+
+def tiny_text() -> str:
+    """Return plain text of short sentences with some order in it: words follow by rule."""
     rng = generator(7, "tiny corpus")
     paragraphs = []
     for _ in range(420):
@@ -32,9 +39,7 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 at = (at * 3 + int(rng.integers(4))) % len(WORDS)
             sentences.append(" ".join(words).capitalize() + ".")
         paragraphs.append(" ".join(sentences))
-    path = tmp_path_factory.mktemp("corpus") / "tiny.txt"
-    path.write_text("\n\n".join(paragraphs), encoding="utf-8")
-    return path
+    return "\n\n".join(paragraphs)
 
 
 @pytest.fixture

@@ -139,7 +139,6 @@ class Vigil:
 
     async def _start(self, turn: Turn) -> FlowRun:
         # The same key finds the same flow run again, so a parent that comes back starts no second.
-        key = f"{self.root}/{self.run_id}/{self.plan.phase}-{self.plan.attempt}/{turn.number}"
         return await arun_deployment(
             f"{self.plan.phase}/{DEPLOYMENT}",
             parameters={
@@ -149,7 +148,7 @@ class Vigil:
                 "turn": turn.number,
             },
             timeout=0,
-            idempotency_key=key,
+            idempotency_key=turn.key,
             tags=["symbio", self.run_id],
         )
 

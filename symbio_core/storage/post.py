@@ -18,6 +18,8 @@ import json
 from typing import Any, Literal
 from uuid import uuid4
 
+from pydantic import Field
+
 from symbio_core.errors import StorageError, SwapLost, TurnOver
 from symbio_core.records import PhasePlan, Record
 from symbio_core.storage.runs import RunStore
@@ -28,6 +30,8 @@ class Turn(Record):
 
     number: int
     """Counted from 1."""
+    key: str = Field(default_factory=lambda: uuid4().hex)
+    """Names this very start: a parent that comes back finds it by that, and no run of long ago."""
     stop: bool = False
     """Save and stop at the next step."""
     end: str = ""

@@ -24,7 +24,13 @@ from tests.flows.away import Away, until
 
 ROOT = "gs://runs/here"
 ZONES = ("us-central1-a", "us-central1-b", "us-east1-b")
-CALM = {"without": ["search", "final"], "budget.steps": 4000, "storage.save_every": 100}
+CALM = {
+    "without": ["search", "final"],
+    "budget.steps": 4000,
+    "storage.save_every": 100,
+    # What a phase takes here depends on what else the machine does.
+    "gates.overtime": 1e6,
+}
 """A life of the line alone."""
 CLOUD: dict[str, Any] = {
     "storage.root": ROOT,

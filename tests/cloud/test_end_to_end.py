@@ -10,7 +10,7 @@ from symbio_core import runner
 from symbio_core.config import PHASES, RunConfig
 from tests.cloud.setting import CLOUD, ROOT, ZONES, Setting, calm, cloud, prefect_server
 from tests.conftest import tiny
-from tests.flows.away import end, model_of, plainly, until
+from tests.flows.away import difference, end, model_of, plainly, until
 
 pytestmark = [
     pytest.mark.server,
@@ -30,7 +30,7 @@ def test_a_run_lives_through_stockout_preemption_crash_and_the_death_of_its_pare
         try:
             live_and_be_tried(setting, calm(config, **CLOUD))
             far = runner.reopen(ROOT, "far")
-            assert plainly(far.events) == plainly(near.events), "each step once"
+            assert difference(plainly(far.events), plainly(near.events)) == "", "each step once"
             assert model_of(far) == model_of(near), "bit by bit"
             assert [setting.away.turns("far", phase) for phase in PHASES[:4]] == [1, 2, 2, 1]
             assert setting.gce.world.most_alive == 1, "never more than one machine"

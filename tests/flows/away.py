@@ -122,6 +122,21 @@ def plainly(value: Any) -> Any:
     return value[:10] if is_checkpoint else value
 
 
+def difference(one: Any, other: Any, where: str = "") -> str:
+    """Return where two journals differ first, or nothing."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted({*one, *other})
+        found = (difference(one.get(key), other.get(key), f"{where}.{key}") for key in keys)
+        return next((text for text in found if text), "")
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        found = (
+            difference(*pair, f"{where}[{i}]")
+            for i, pair in enumerate(zip(one, other, strict=True))
+        )
+        return next((text for text in found if text), "")
+    return "" if one == other else f"{where}: {str(one)[:300]} instead of {str(other)[:300]}"
+
+
 def model_of(run: Run) -> bytes:
     """Return the weights that a run gives away."""
     return run.store.read_file(WEIGHTS)

@@ -19,7 +19,8 @@ from rich.table import Table
 from symbio_core import runner
 from symbio_core.benches import arms
 from symbio_core.benches.arms import Say
-from symbio_core.benches.detectors.plants import HEALTHY, PLANTS, tiny
+from symbio_core.benches.detectors.lives import tiny
+from symbio_core.benches.detectors.plants import HEALTHY, PLANTS
 from symbio_core.config import RunConfig, changed
 from symbio_core.gates.evidence import share_interval
 from symbio_core.records import Verdict
@@ -95,7 +96,7 @@ def _lived(work: Work) -> Row:
 
 
 def _healthy(config: RunConfig, name: str) -> list[dict[str, Any]]:
-    run = runner.open_run(changed(tiny(config), arms.SMALL_BATTERY | HEALTHY[name]), "healthy")
+    run = runner.open_run(tiny(config, arms.SMALL_BATTERY | HEALTHY[name]), "healthy")
     while (plan := run.plan_next()) is not None:
         run.train(plan)
         judge(run, plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ TINY: dict[str, Any] = {
 """What all planted lives share: a model that trains in seconds, and room for generations."""
 
 
+def tiny(config: RunConfig, changes: Mapping[str, Any] | None = None) -> RunConfig:
+    """Return the bench's own small training, under the gates and on the corpus of the settings."""
+    return changed(config, TINY | dict(changes or {}))
+
+
 class Life:
     """A main line that goes through phases, without the text gates between them."""
 
@@ -67,7 +73,7 @@ class Life:
         name: PhaseName,
         steps: int,
         *,
-        plant: Gather = gather,
+        gather: Gather = gather,
         adaptation: Adaptation | None = None,
         lr_scale: float = 1.0,
     ) -> Outcome:
@@ -76,7 +82,7 @@ class Life:
         Args:
             name: whose settings hold.
             steps: all that it may spend.
-            plant: brings the members of its generations together.
+            gather: brings the members of its generations together.
             adaptation: what verdicts have changed before it.
             lr_scale: multiplies the learning rate.
         """
@@ -90,7 +96,7 @@ class Life:
         )
         run = PhaseRun(
             self.bench, self.vault, plan, self.here, pace, start=self.start,
-            spent_before=sum(outcome.steps for outcome in self.outcomes), gather=plant,
+            spent_before=sum(outcome.steps for outcome in self.outcomes), gather=gather,
         )  # fmt: skip
         found = run.run()
         self.here = Snapshot(run.line, found.search)

@@ -7,16 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from symbio_core.benches.detectors.lives import TINY, Life, tried
-from symbio_core.config import RunConfig, changed
-from symbio_core.corpus.cutting import pack
-from symbio_core.corpus.documents import load_documents
+from symbio_core.benches.detectors.lives import Life, proposed, tiny, tried
+from symbio_core.benches.detectors.texts import noise, ten_lines
+from symbio_core.config import RunConfig
 from symbio_core.lifecycle import generation_price
-from symbio_core.runner.generation import Gather
+from symbio_core.runner.generation import Gather, Population, Setting, Trial
+from symbio_core.runner.workbench import Workbench
+from symbio_core.search import SearchState, propose
 from symbio_core.streams import generator
+from symbio_core.training import Consensus, Member
 
 ALONE = {"without": ("search", "final")}
 """The main line alone."""
+SHORT = {
+    "phases.cambrian.rung_steps": 8, "phases.cambrian.population": 4, "search.patience": 1,
+}  # fmt: skip
+"""Generations of four candidates that train 8 steps, and the best of them 16."""
+GROWN = 200
+"""Steps that the main line has learned before anything is planted."""
+BY_HEART, FEW = 100, 32
+"""Steps in which a point is learned by heart, and batches that it is learned from."""
+RELATED = ("silu(x)", "relu(x)", "relu(x)²", "gelu(x)+0.01·x")
+"""Candidates that all is well with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,98 +38,203 @@ class Plant:
     detector: str
     about: str
     live: Callable[[RunConfig, Path], Life]
-    """Lives up to the phase that is judged."""
+    """Lives up to the phase that is judged; its folder holds whatever the life writes."""
 
 
-def tiny(config: RunConfig, **changes: Any) -> RunConfig:
-    """Return the bench's own small training under the settings' gates."""
-    named = {name.replace("__", "."): value for name, value in changes.items()}
-    return changed(config, TINY | named)
-
-
-def one_generation(life: Life, gather: Gather, *, after: int = 10) -> None:
-    """Live a phase that can buy exactly one generation, then trains ``after`` steps."""
+def one_generation(
+    life: Life, gather: Gather, *, of: int = 1, after: int = 10, lr_scale: float = 1.0
+) -> None:
+    """Live a phase that can buy ``of`` generations, and then trains ``after`` steps."""
     settings = life.config.phase("cambrian")
     price = generation_price(life.config, settings, settings.population)
-    life.phase("cambrian", price + after, plant=gather)
+    life.phase("cambrian", of * price + after, gather=gather, lr_scale=lr_scale)
 
 
-def interference(config: RunConfig, folder: Path) -> Life:
-    """A child is minus its parent's function; its sibling hardly differs from the parent."""
-    life = Life(tiny(config, **EARLY), folder)
-    life.phase("abiogenesis", 200)
-    one_generation(life, tried("-gelu(x)", "gelu(x)+0.01·x"))
+# --- overfitting
+
+
+def divergence(config: RunConfig, folder: Path) -> Life:
+    """Train a line on ten lines of text, over and over; what is held out is other text."""
+    life = Life(tiny(config, ALONE | ten_lines(config, folder)), folder)
+    life.phase("abiogenesis", 40)
+    life.phase("primordial", 500)
+    return life
+
+
+class _OneReadsItAll(Population):
+    """Members of which the first reads the same few batches again and again."""
+
+    def _train(self, trial: Trial, steps: int, lr_at: Any, on_step: Any) -> None:
+        shared = self.batches
+        if trial is self.trials[0]:
+            probe = self.bench.train_probe[: len(self.bench.searched)]
+            self.batches = lambda step: probe[step % len(probe)]
+        try:
+            super()._train(trial, steps, lr_at, on_step)
+        finally:
+            self.batches = shared
+
+
+def memorisation(config: RunConfig, folder: Path) -> Life:
+    """Let one member of a generation read the same sixteen batches over and over."""
+
+    def gather(bench: Workbench, line: Member, state: SearchState, setting: Setting) -> Population:
+        return _OneReadsItAll(bench, line, setting, proposed(*RELATED), state.generations)
+
+    life = Life(tiny(config, SHORT | {"phases.cambrian.rung_steps": 40}), folder)
+    life.phase("abiogenesis", GROWN)
+    one_generation(life, gather)
     return life
 
 
 def collapse(config: RunConfig, folder: Path) -> Life:
-    """All members are the parent's function in different clothes."""
-    life = Life(tiny(config, **EARLY), folder)
-    life.phase("abiogenesis", 200)
-    one_generation(
-        life, tried("2·gelu(x)", "gelu(x)+0.01·x", "0.5·gelu(x)+0.01·x²", "gelu(x)+0.02·relu(x)")
+    """Make all members the parent's function in different clothes."""
+    life = Life(tiny(config, SHORT), folder)
+    life.phase("abiogenesis", GROWN)
+    clothes = ("2·gelu(x)", "gelu(x)+0.01·x", "0.5·gelu(x)+0.01·x²", "gelu(x)+0.02·relu(x)")
+    one_generation(life, tried(*clothes))
+    return life
+
+
+def trap(config: RunConfig, folder: Path) -> Life:
+    """Freeze the consensus at a point that was learned by heart, and pull members to it.
+
+    They train hotly, so that they have learned more than can be seen before their learning rate
+    falls: the point looks better at the time of the pull, and is thus accepted.
+    """
+    changes = {
+        "phases.cambrian.rung_steps": 100, "phases.cambrian.population": 2,
+        "phases.cambrian.fusion.base": 0.5, "phases.cambrian.fusion.max": 0.5,
+        "phases.cambrian.fusion.consensus_rate": 0.0,
+        "gates.eval_batches": 32, "search.eval_batches": 32,
+    }  # fmt: skip
+
+    def gather(bench: Workbench, line: Member, state: SearchState, setting: Setting) -> Population:
+        population = Population(bench, line, setting, proposed("silu(x)", "relu(x)"), 0)
+        assert population.coupling is not None
+        population.coupling.consensus = Consensus(_by_heart(bench, line))
+        return population
+
+    life = Life(tiny(config, SHORT | changes), folder)
+    life.phase("abiogenesis", 150)
+    one_generation(life, gather, lr_scale=16.0)
+    return life
+
+
+def _by_heart(bench: Workbench, line: Member) -> Member:
+    member, begun = line.fork(), line.line_step
+    few = bench.train_batches("few")
+    member.train(
+        BY_HEART,
+        lambda step: few(step % FEW),
+        lambda step: max(0.02, 1.0 - (step - begun) / BY_HEART),
     )
+    return member
+
+
+def complexity(config: RunConfig, folder: Path) -> Life:
+    """Set large trees beside a straight-lined one, where ten lines are all there is to learn."""
+    settings = {
+        "search.rungs": 1, "phases.primordial.rung_steps": 200, "phases.primordial.population": 4,
+    }  # fmt: skip
+    life = Life(tiny(config, settings | ten_lines(config, folder)), folder)
+    life.phase("abiogenesis", 20)
+    bloated = "relu(x)²+x·gelu(x)+{}·gelu(x)·silu(x)"
+    trees = (*(bloated.format(factor) for factor in ("0.9", "1", "1.1")), "x+0.2·gelu(x)")
+    price = generation_price(life.config, life.config.phase("primordial"), 4)
+    life.phase("primordial", price + 10, gather=tried(*trees))
+    return life
+
+
+def interference(config: RunConfig, folder: Path) -> Life:
+    """Make a child minus its parent's function; its sibling hardly differs from the parent."""
+    life = Life(tiny(config, SHORT), folder)
+    life.phase("abiogenesis", GROWN)
+    one_generation(life, tried("-gelu(x)", "gelu(x)+0.01·x"))
+    return life
+
+
+# --- plateaus
+
+
+def exhaustion(config: RunConfig, folder: Path) -> Life:
+    """Let the search build from one leaf, and no more than three nodes."""
+
+    def gather(bench: Workbench, line: Member, state: SearchState, setting: Setting) -> Population:
+        plan = setting.plan
+        rng = generator(bench.config.seed, "propose", plan.phase, plan.attempt, state.generations)
+        proposal = propose(
+            state, parent=line.formula, n=setting.population, settings=setting.settings,
+            search=bench.config.search, adaptation=setting.adaptation, rng=rng, pool=("relu",),
+        )  # fmt: skip
+        return Population(bench, line, setting, proposal, state.generations)
+
+    small = {"phases.cambrian.max_depth": 2, "phases.cambrian.max_nodes": 3, "search.patience": 9}
+    life = Life(tiny(config, SHORT | small), folder)
+    life.phase("abiogenesis", GROWN)
+    one_generation(life, gather, of=2)
+    one_generation(life, gather)
+    return life
+
+
+def equilibrium(config: RunConfig, folder: Path) -> Life:
+    """Try functions that differ much and are all worse than the line's own, twice."""
+    life = Life(tiny(config, SHORT | {"search.patience": 2}), folder)
+    life.phase("abiogenesis", GROWN)
+    one_generation(life, tried("sin(x)", "tanh(x)", "x²", "sigmoid(x)"), of=2)
+    return life
+
+
+def stagnation(config: RunConfig, folder: Path) -> Life:
+    """Couple members fast, on text of which nothing is left to be learned after a quick start."""
+    changes = {"phases.cambrian.coupling": 20.0, "gates.eval_every": 10}
+    life = Life(tiny(config, SHORT | changes | noise(config, folder)), folder)
+    life.phase("abiogenesis", 60)
+    one_generation(life, tried("silu(x)", "relu(x)", "relu(x)²"), after=100)
     return life
 
 
 def mismatch(config: RunConfig, folder: Path) -> Life:
-    """A line that learns well goes on at 30 times its learning rate."""
-    life = Life(tiny(config, **ALONE), folder)
-    life.phase("abiogenesis", 200)
+    """Send a line that learns well on at 30 times its learning rate."""
+    life = Life(tiny(config, ALONE), folder)
+    life.phase("abiogenesis", GROWN)
     life.phase("primordial", 120, lr_scale=30.0)
     return life
-
-
-def divergence(config: RunConfig, folder: Path) -> Life:
-    """Ten lines, over and over; what is held out is other text."""
-    life = Life(tiny(config, **ALONE, **ten_lines(config, folder)), folder)
-    life.phase("abiogenesis", 40)
-    life.phase("primordial", 600)
-    return life
-
-
-def ten_lines(config: RunConfig, folder: Path) -> dict[str, Any]:
-    """Write a corpus of ten repeated lines and as much other text; return its settings.
-
-    Every copy of the ten lines is one document, and equal documents stay on one side of a split;
-    together they are too large for a held-out part.
-    """
-    documents = load_documents(tiny(config).data).documents
-    lines = [line.strip() for text in documents for line in text.split("\n") if len(line) > 40]
-    drawn = generator(config.seed, "ten lines").permutation(len(lines))
-    block = "\n".join(lines[i] for i in drawn[:LINES])
-    home = folder / "corpus"
-    home.mkdir()
-    others = pack([lines[i] + "\n" for i in drawn[LINES:]], len(block))[:COPIES]
-    for index, text in enumerate(others):
-        (home / f"other{index:03}.txt").write_text(text, encoding="utf-8")
-    for index in range(round(1.1 * COPIES)):
-        (home / f"block{index:03}.txt").write_text(block, encoding="utf-8")
-    return {
-        "data.corpus": str(home), "data.format": "plain", "data.max_bytes": None,
-        "data.validation_frac": 0.25, "data.confirm_frac": 0.25,
-    }  # fmt: skip
-
-
-LINES = 10
-COPIES = 110
-EARLY = {"phases.cambrian.rung_steps": 8, "phases.cambrian.population": 4}
 
 
 PLANTS = {
     "ten lines": Plant(
         "train/validation divergence", "the line learns ten repeated lines by heart", divergence
     ),
+    "one reader": Plant(
+        "candidate memorisation", "one member reads the same batches over and over", memorisation
+    ),
     "one function": Plant(
         "population collapse", "all members are one function in different clothes", collapse
+    ),
+    "frozen shadow": Plant(
+        "fusion trap", "the consensus is frozen at a point learned by heart", trap
+    ),
+    "bloated trees": Plant(
+        "complexity overfitting", "large trees learn ten lines by heart, a simple one less",
+        complexity,
     ),
     "mirror image": Plant(
         "transfer interference", "a child is minus its parent's function", interference
     ),
+    "one leaf": Plant(
+        "activation space exhaustion", "the search may build from one leaf only", exhaustion
+    ),
+    "diverse and worse": Plant(
+        "punctuated equilibrium", "candidates differ much, and none is better", equilibrium
+    ),
+    "all as one": Plant(
+        "consensus stagnation", "members run as one, and there is nothing left to learn", stagnation
+    ),
     "lr × 30": Plant(
         "learning-rate mismatch", "a good line goes on at 30 times its learning rate", mismatch
     ),
-}
+}  # fmt: skip
 HEALTHY: dict[str, dict[str, Any]] = {
     "healthy": {},
     "healthy, no fusion": {"without": ("fusion", "kuramoto")},

@@ -1,0 +1,59 @@
+"""Corpora in which a situation is planted: ten repeated lines, and letters drawn at random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from symbio_core.benches.detectors.lives import tiny
+from symbio_core.config import RunConfig
+from symbio_core.corpus.cutting import pack
+from symbio_core.corpus.documents import load_documents
+from symbio_core.streams import generator
+
+LINES = 10
+LEAST_LINE = 40
+"""Shortest line that is taken (characters)."""
+COPIES, OTHERS = 121, 110
+"""Documents of the ten lines, and of other text: the former are a little more than half."""
+LETTERS = "abcdefghijkl    "
+"""What a text without any order is drawn from."""
+DOCUMENTS, LENGTH = 350, 400
+"""Size of it (documents, characters in each)."""
+
+
+def ten_lines(config: RunConfig, folder: Path) -> dict[str, Any]:
+    """Write a corpus of ten repeated lines beside other text; return its settings.
+
+    Every copy of the ten lines is a document, and equal documents stay on one side of a split:
+    together they are too large for a held-out part, so they are all of the training text.
+
+    Args:
+        config: its corpus gives the lines, its seed chooses them.
+        folder: the corpus is written below it.
+    """
+    texts = load_documents(tiny(config).data).documents
+    lines = [line.strip() for text in texts for line in text.split("\n") if len(line) > LEAST_LINE]
+    drawn = [lines[i] for i in generator(config.seed, "ten lines").permutation(len(lines))]
+    block = "\n".join(drawn[:LINES])
+    home = folder / "ten-lines"
+    home.mkdir()
+    others = pack([line + "\n" for line in drawn[LINES:]], len(block))[:OTHERS]
+    for name, documents in (("other", others), ("block", [block] * COPIES)):
+        for index, text in enumerate(documents):
+            (home / f"{name}{index:03}.txt").write_text(text, encoding="utf-8")
+    halves = {"data.validation_frac": 0.25, "data.confirm_frac": 0.25}
+    return {
+        "data.corpus": str(home), "data.format": "plain", "data.max_bytes": None, **halves
+    }  # fmt: skip
+
+
+def noise(config: RunConfig, folder: Path) -> dict[str, Any]:
+    """Write a text of letters drawn at random, which is soon learned out; return its settings."""
+    rng = generator(config.seed, "random letters")
+    drawn = np.array(list(LETTERS))[rng.integers(len(LETTERS), size=(DOCUMENTS, LENGTH))]
+    path = folder / "noise.txt"
+    path.write_text("\n\n".join("".join(text) for text in drawn), encoding="utf-8")
+    return {"data.corpus": str(path), "data.format": "plain"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,9 +43,19 @@ def gce(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Iterator
         patch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
         patch.setenv("SYMBIO_GCE_ENDPOINT", server.url)
         patch.setenv("COLUMNS", "200")
+        patch.setenv("PATH", f"{_listening_gcloud(folder / 'bin')}:{os.environ['PATH']}")
         run = runner.begin(changed(tiny(tiny_corpus, folder), ON_GCE), "tree")
         run.release()
         yield server
+
+
+def _listening_gcloud(folder: Path) -> Path:
+    """Stand before any real gcloud: write down what is asked, and reach out to nobody."""
+    folder.mkdir()
+    script = folder / "gcloud"
+    script.write_text('#!/bin/sh\necho "$@" >> "$(dirname "$0")/asked"\n', encoding="ascii")
+    script.chmod(0o755)
+    return folder
 
 
 def symbio(*words: str, answer: str = "") -> Result:
@@ -77,6 +88,8 @@ def test_a_machine_goes_up_is_seen_and_read_and_goes_down_with_its_costs(
     shell = symbio("ssh", "tree", "--storage", ROOT).output
     assert "gcloud compute ssh symbio-tree-" in shell
     assert "--tunnel-through-iap" in shell
+    asked = Path(os.environ["PATH"].partition(":")[0]) / "asked"
+    assert asked.read_text(encoding="ascii").startswith("compute ssh symbio-tree-")
 
     down = symbio("down", "tree", "--storage", ROOT)
     assert down.exit_code == 0, down.output

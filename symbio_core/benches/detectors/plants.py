@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from symbio_core.benches.detectors.lives import Life, proposed, tiny, tried
-from symbio_core.benches.detectors.texts import noise, ten_lines
+from symbio_core.benches.detectors.texts import cycles, ten_lines
 from symbio_core.config import RunConfig
 from symbio_core.lifecycle import generation_price
 from symbio_core.runner.generation import Gather, Population, Setting, Trial
@@ -25,7 +25,7 @@ SHORT = {
 """Generations of four candidates that train 8 steps, and the best of them 16."""
 GROWN = 200
 """Steps that the main line has learned before anything is planted."""
-BY_HEART, FEW = 100, 32
+BY_HEART, FEW = 300, 64
 """Steps in which a point is learned by heart, and batches that it is learned from."""
 RELATED = ("silu(x)", "relu(x)", "relu(x)²", "gelu(x)+0.01·x")
 """Candidates that all is well with."""
@@ -103,7 +103,7 @@ def trap(config: RunConfig, folder: Path) -> Life:
     falls: the point looks better at the time of the pull, and is thus accepted.
     """
     changes = {
-        "phases.cambrian.rung_steps": 100, "phases.cambrian.population": 2,
+        "phases.cambrian.rung_steps": 120, "phases.cambrian.population": 2,
         "phases.cambrian.fusion.base": 0.5, "phases.cambrian.fusion.max": 0.5,
         "phases.cambrian.fusion.consensus_rate": 0.0,
         "gates.eval_batches": 32, "search.eval_batches": 32,
@@ -117,7 +117,7 @@ def trap(config: RunConfig, folder: Path) -> Life:
 
     life = Life(tiny(config, SHORT | changes), folder)
     life.phase("abiogenesis", 150)
-    one_generation(life, gather, lr_scale=16.0)
+    one_generation(life, gather, after=0, lr_scale=8.0)
     return life
 
 
@@ -188,7 +188,7 @@ def equilibrium(config: RunConfig, folder: Path) -> Life:
 def stagnation(config: RunConfig, folder: Path) -> Life:
     """Couple members fast, on text of which nothing is left to be learned after a quick start."""
     changes = {"phases.cambrian.coupling": 20.0, "gates.eval_every": 10}
-    life = Life(tiny(config, SHORT | changes | noise(config, folder)), folder)
+    life = Life(tiny(config, SHORT | changes | cycles(config, folder)), folder)
     life.phase("abiogenesis", 60)
     one_generation(life, tried("silu(x)", "relu(x)", "relu(x)²"), after=100)
     return life
@@ -235,8 +235,18 @@ PLANTS = {
         "learning-rate mismatch", "a good line goes on at 30 times its learning rate", mismatch
     ),
 }  # fmt: skip
+WELL: dict[str, Any] = {
+    "budget.steps": 1500, "search.exploration_frac": 0.5, "search.scale": 0.5,
+    "phases.primordial.population": 4, "phases.primordial.rung_steps": 14,
+    "phases.cambrian.population": 3, "phases.cambrian.rung_steps": 10,
+    "phases.oxidation.population": 3, "phases.oxidation.rung_steps": 10,
+    "confirm.steps_frac": 0.1, "confirm.seeds": 2,
+}  # fmt: skip
+"""What all healthy lives share."""
 HEALTHY: dict[str, dict[str, Any]] = {
-    "healthy": {},
-    "healthy, no fusion": {"without": ("fusion", "kuramoto")},
+    "healthy, all on": WELL,
+    "healthy, no fusion": WELL | {"without": ("fusion", "kuramoto"), "model.n_layer": 2},
+    "healthy, seed's rates": WELL | {"optimiser.schedule": "seed", "search.patience": 2},
+    "healthy, word pieces": WELL | {"data.tokenizer": "bpe", "data.vocab_size": 384},
 }
-"""Settings of healthy lives, beside the bench's own."""
+"""Settings of healthy lives: mechanisms, models, learning rates and tokens differ."""

@@ -1,11 +1,9 @@
-"""Corpora in which a situation is planted: ten repeated lines, and letters drawn at random."""
+"""Corpora in which a situation is planted: ten repeated lines, and a rule that is soon learned."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from symbio_core.benches.detectors.lives import tiny
 from symbio_core.config import RunConfig
@@ -18,10 +16,12 @@ LEAST_LINE = 40
 """Shortest line that is taken (characters)."""
 COPIES, OTHERS = 121, 110
 """Documents of the ten lines, and of other text: the former are a little more than half."""
-LETTERS = "abcdefghijkl    "
-"""What a text without any order is drawn from."""
+LETTERS = "abcdefghijklmnopqrstuvw "
+"""A cycle: each letter is followed by the next."""
+RULED = 0.8
+"""Share of letters that are; the rest is drawn at random."""
 DOCUMENTS, LENGTH = 350, 400
-"""Size of it (documents, characters in each)."""
+"""Size of the text of cycles (documents, letters in each)."""
 
 
 def ten_lines(config: RunConfig, folder: Path) -> dict[str, Any]:
@@ -50,10 +50,16 @@ def ten_lines(config: RunConfig, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def noise(config: RunConfig, folder: Path) -> dict[str, Any]:
-    """Write a text of letters drawn at random, which is soon learned out; return its settings."""
-    rng = generator(config.seed, "random letters")
-    drawn = np.array(list(LETTERS))[rng.integers(len(LETTERS), size=(DOCUMENTS, LENGTH))]
-    path = folder / "noise.txt"
-    path.write_text("\n\n".join("".join(text) for text in drawn), encoding="utf-8")
+def cycles(config: RunConfig, folder: Path) -> dict[str, Any]:
+    """Write a text with one simple rule, which is soon learned out; return its settings."""
+    rng, n = generator(config.seed, "cycles"), len(LETTERS)
+    texts = []
+    for _ in range(DOCUMENTS):
+        drawn, is_ruled = rng.integers(n, size=LENGTH), rng.random(LENGTH) < RULED
+        for index in range(1, LENGTH):
+            if is_ruled[index]:
+                drawn[index] = (drawn[index - 1] + 1) % n
+        texts.append("".join(LETTERS[i] for i in drawn))
+    path = folder / "cycles.txt"
+    path.write_text("\n\n".join(texts), encoding="utf-8")
     return {"data.corpus": str(path), "data.format": "plain"}

@@ -128,7 +128,9 @@ def _live(config: RunConfig) -> Arm:
     seconds = clock() - began
     shipped = run.vault.load_model(report.shipped.id)
     confirm = float(run.bench.measure(shipped, run.bench.confirmed).mean())
-    run.store.checkpoints.retain(set())
+    with run.writing():
+        run.store.checkpoints.retain(set())
+    run.release()
     return {
         "run": name,
         "seed": config.seed,

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from symbio_core import runner
-from symbio_core.cli.app import app
+from symbio_core.cli.app import app, out
 from symbio_core.config import changed
 from tests.cloud.compute_server import ComputeServer
 from tests.cloud.guard import only_loopback
@@ -42,7 +42,7 @@ def gce(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Iterator
         bucket.world.add_bucket("runs")
         patch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
         patch.setenv("SYMBIO_GCE_ENDPOINT", server.url)
-        patch.setenv("COLUMNS", "200")
+        patch.setattr(out, "width", 200)
         patch.setenv("PATH", f"{_listening_gcloud(folder / 'bin')}:{os.environ['PATH']}")
         run = runner.begin(changed(tiny(tiny_corpus, folder), ON_GCE), "tree")
         run.release()

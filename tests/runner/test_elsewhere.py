@@ -106,7 +106,7 @@ def test_a_process_whose_turn_is_over_ends_in_the_midst_and_saves_nothing(run: R
         turn = post.turn()
         if turn is not None and turn.number == 1:
             post.give_turn(turn, Turn(number=2))
-        time.sleep(0.05)  # as slow as a large model, so that a pulse comes before the end
+        time.sleep(0.5)  # as slow as a large model, so that a pulse comes before the end
 
     unsubscribe = progress.subscribe(pass_the_turn)
     try:

@@ -119,7 +119,9 @@ def search(config: RunConfig, name: str, *, formula: str = FIRST_FUNCTION) -> Se
         if run.confirmation is None:
             judge(run, plan)
     seconds = clock() - began
-    run.store.checkpoints.retain(set())
+    with run.writing():
+        run.store.checkpoints.retain(set())
+    run.release()
     return Searched(
         run.run_id, config.seed, line, after, tuple(generations), run.confirmation, steps, seconds
     )

@@ -11,6 +11,7 @@ from rich.table import Table
 from symbio_core.benches import (
     ablation,
     battery,
+    checkpoint,
     cloud_chaos,
     detectors,
     efficacy,
@@ -18,6 +19,7 @@ from symbio_core.benches import (
     null_search,
     orchestration,
     planted_winner,
+    soak,
     steps,
 )
 from symbio_core.config import RunConfig
@@ -45,6 +47,9 @@ class Bench:
 BENCHES = {
     "ablation": Bench("what each mechanism contributes at equal budget", ablation.measure),
     "battery": Bench("order, intervals and false alarms of the text gates", battery.measure),
+    "checkpoint": Bench(
+        "how long training stands still for saves, and how fast they are", checkpoint.measure
+    ),
     "cloud-chaos": Bench(
         "how runs fare on cloud machines that are refused, taken back, crash and hang",
         cloud_chaos.measure,
@@ -63,6 +68,9 @@ BENCHES = {
     "orchestration": Bench("Prefect's share of a run's wall time", orchestration.measure),
     "planted-winner": Bench(
         "how often the search finds a function that is truly better", planted_winner.measure
+    ),
+    "soak": Bench(
+        "how runs end that are killed again and again, against one left alone", soak.measure
     ),
     "steps": Bench("what a training step costs, by optimiser and function", steps.measure),
 }

@@ -212,6 +212,9 @@ def bench(
     jobs: Annotated[
         int, typer.Option(min=1, help="Arms at once, one CPU thread each when more than one.")
     ] = 1,
+    kills: Annotated[
+        int | None, typer.Option(min=1, help="Repetitions of the soak, which are kills.")
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures here.")
     ] = None,
@@ -228,7 +231,11 @@ def bench(
         return
     changes = dict(_assignment(text) for text in settings or []) | {"storage.root": storage}
     found = benches.run(
-        name, changed(profile(profile_name), changes), seeds=seeds, jobs=jobs, say=out.print
+        name,
+        changed(profile(profile_name), changes),
+        seeds=kills or seeds,
+        jobs=jobs,
+        say=out.print,
     )
     out.print(found.table)
     if json_file is not None:
@@ -372,6 +379,23 @@ def _show_result(verdict: str, where: str) -> None:
 
 def _names(listed: str | None) -> list[str] | None:
     return [name.strip() for name in listed.split(",")] if listed else None
+
+
+def wanted(
+    profile_name: str,
+    corpus: str | None,
+    settings: list[str] | None,
+    config_file: Path | None,
+) -> RunConfig:
+    """Return a preset with the changes of a command line: the file first, then its own options.
+
+    Raises:
+        BadInput: the file cannot be read, or a setting will not do.
+    """
+    changes: dict[str, Any] = _from_toml(config_file) if config_file is not None else {}
+    changes |= {"data.corpus": corpus} if corpus is not None else {}
+    changes |= dict(_assignment(text) for text in settings or [])
+    return changed(profile(profile_name), changes)
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -31,7 +31,8 @@ class RunElsewhere(Run):
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Write without the run's lease, which the parent holds: the turn is what fences this."""
-        yield
+        with self.saving():
+            yield
 
     def claim(self, *, take_over: bool = False) -> None:
         """Save checkpoints under the turn; the parent holds the lease and writes the journal."""
@@ -39,6 +40,7 @@ class RunElsewhere(Run):
             self.store.checkpoints.claim(self.sitting)
 
     def _enter(self, *lines: dict[str, Any]) -> None:
+        self._join_saves()
         for line in lines:
             self.sitting.note(line)
         self._fold_in(*lines)

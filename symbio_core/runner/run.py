@@ -186,10 +186,23 @@ class Run:
             return
         unsubscribe = progress.subscribe(lambda report: lease.raise_if_lost())
         try:
-            with lease.at_work():
+            with lease.at_work(), self.saving():
                 yield
         finally:
             unsubscribe()
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """See at the end of the body, however it ends, that what it saved is on disk."""
+        try:
+            yield
+        finally:
+            self._join_saves()
+
+    def _join_saves(self) -> None:
+        vault = self.__dict__.get("vault")  # Not made for this: that takes a corpus.
+        if vault is not None:
+            vault.join()
 
     # --- the moves
 
@@ -340,6 +353,7 @@ class Run:
         if not self.is_finished:
             why = reason or self.state.finished or "all phases are done"
             self._note("finished", reason=why)
+        self._retain()  # once more: the last decision may have been all that its process did
         report = finishing.finish(self)
         self.release()
         return report
@@ -459,6 +473,7 @@ class Run:
         self._enter({"event": event, "at": now, **{k: _plain(v) for k, v in content.items()}})
 
     def _enter(self, *lines: dict[str, Any]) -> None:
+        self._join_saves()  # No line names a checkpoint that is not on disk.
         self.store.journal.append(lines)
         self._fold_in(*lines)
         self.store.write_state(self.state.model_dump(mode="json"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +17,8 @@ from symbio_core.model import GPT
 from symbio_core.records import CheckpointRef, PhasePlan
 from symbio_core.runner.workbench import Workbench
 from symbio_core.search import SearchState
-from symbio_core.storage import Loaded, RunStore
+from symbio_core.storage import Loaded, Manifest, RunStore
+from symbio_core.storage.checkpoints import Part
 from symbio_core.training import Member
 
 
@@ -36,11 +39,40 @@ class Snapshot:
 
 
 class Vault:
-    """Saves and loads what training goes on from."""
+    """Saves and loads what training goes on from.
+
+    The training thread only copies what is saved into memory; hashing, writing and syncing happen
+    in one thread beside it. One save is under way at a time, so they come in order, and whatever
+    names a checkpoint waits for it: see `join`.
+    """
 
     def __init__(self, store: RunStore, bench: Workbench) -> None:
         self.checkpoints = store.checkpoints
         self.bench = bench
+        self.stalled_s = 0.0
+        """How long training has stood still for saves so far (s)."""
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="symbio-save")
+        self._under_way: Future[Manifest] | None = None
+        self._stored_best: tuple[Member, Part] | None = None
+
+    def join(self) -> None:
+        """Wait until everything handed over so far is saved.
+
+        Raises:
+            StorageError: it could not be.
+        """
+        with self._standing_still():
+            if self._under_way is not None:
+                saved, self._under_way = self._under_way, None
+                saved.result()
+
+    @contextmanager
+    def _standing_still(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stalled_s += time.perf_counter() - began
 
     def save_start(self, member: Member, search: SearchState) -> CheckpointRef:
         """Save what the first phase starts from."""
@@ -65,21 +97,46 @@ class Vault:
         *,
         step: int,
     ) -> None:
-        """Save an attempt under way."""
-        parts: dict[str, Any] = {
-            "member": line.member.arrays(),
-            "search": line.search.model_dump(mode="json"),
-            "progress": dict(line.progress or {}),
-        }
-        meta = {"phase": plan.phase, "attempt": plan.attempt, "formula": line.member.formula}
-        if line.best is not None:
-            parts["best"] = line.best.member.arrays()
-            parts["best_search"] = line.best.search.model_dump(mode="json")
-            meta["best_formula"] = line.best.member.formula
-        self.checkpoints.save(parts, meta, step=step, kind="step")
+        """Save an attempt under way; returns before it is on disk, see `join`.
+
+        Raises:
+            StorageError: the save before could not be finished.
+        """
+        self.join()
+        with self._standing_still():
+            parts: dict[str, Any] = {
+                "member": line.member.arrays(),
+                "search": line.search.model_dump(mode="json"),
+                "progress": dict(line.progress or {}),
+            }
+            meta = {"phase": plan.phase, "attempt": plan.attempt, "formula": line.member.formula}
+            if line.best is not None:
+                parts["best"] = self._stored(line.best.member) or line.best.member.arrays()
+                parts["best_search"] = line.best.search.model_dump(mode="json")
+                meta["best_formula"] = line.best.member.formula
+            best = line.best.member if line.best is not None else None
+            self._under_way = self._thread.submit(self._write_step, parts, meta, step, best)
+
+    def _write_step(
+        self, parts: dict[str, Any], meta: dict[str, Any], step: int, best: Member | None
+    ) -> Manifest:
+        if _same_bytes(parts["member"], parts.get("best")):
+            parts["member"] = parts["best"] = self.checkpoints.put(parts["member"])
+        manifest = self.checkpoints.save(parts, meta, step=step, kind="step")
+        if best is not None:
+            self._stored_best = (best, manifest.parts["best"])
+        return manifest
+
+    def _stored(self, best: Member) -> Part | None:
+        """Return the blob of a member that was saved before and has not been trained since."""
+        if self._stored_best is None or self._stored_best[0] is not best:
+            return None
+        part = self._stored_best[1]
+        return part if self.checkpoints.has(part) else None
 
     def load_step(self, plan: PhasePlan, tell: Callable[[str], None]) -> Snapshot | None:
         """Return the newest whole step checkpoint of an attempt, or None; ``tell`` of damage."""
+        self.join()
         loaded, damaged = self.checkpoints.load_newest("step")
         for damage in damaged:
             tell(damage)
@@ -141,6 +198,9 @@ class Vault:
                 raise ValueError(f"{key} has the shape {array.shape} instead of {wanted}")
         return member
 
+    def _put_all(self, content: Mapping[str, Any]) -> dict[str, Part]:
+        return {name: self.checkpoints.put(part) for name, part in sorted(content.items())}
+
     @torch.no_grad()
     def _save_line(
         self,
@@ -153,6 +213,11 @@ class Vault:
         kind: str,
     ) -> CheckpointRef:
         bench = self.bench
+        self.join()
+        with self._standing_still():
+            content = {"member": member.arrays(), "search": search.model_dump(mode="json")}
+            # Saved before it is evaluated, and while it is.
+            stored = self._thread.submit(self._put_all, content)
         losses = {"live": bench.measure(member.model, bench.validation)}
         if member.ema and bench.config.has("averaging"):
             losses["ema"] = bench.measure(member.averaged(), bench.validation)
@@ -169,8 +234,8 @@ class Vault:
             "val_bpb": val_bpb,
             "val_nats": nats,
         }
-        parts = {"member": member.arrays(), "search": search.model_dump(mode="json")}
-        saved = self.checkpoints.save(parts, meta, step=step, kind=kind)
+        with self._standing_still():
+            saved = self.checkpoints.save(stored.result(), meta, step=step, kind=kind)
         return CheckpointRef(
             id=saved.id,
             phase=phase,
@@ -180,6 +245,18 @@ class Vault:
             val_bpb=val_bpb,
             val_nats=tuple(nats),
         )
+
+
+def _same_bytes(one: Mapping[str, Any], other: Any) -> bool:
+    """Say whether two sets of arrays would be saved alike: cheaper than to hash both."""
+    if not isinstance(other, Mapping) or one.keys() != other.keys():
+        return False
+    return all(
+        (a.dtype, a.shape) == (other[name].dtype, other[name].shape)
+        # As bytes: 0 is not −0 here.
+        and np.array_equal(a.reshape(-1).view(np.uint8), other[name].reshape(-1).view(np.uint8))
+        for name, a in one.items()
+    )
 
 
 @contextmanager

@@ -53,6 +53,10 @@ class BlobStore:
             raise CheckpointDamaged(f"{self.store.where(key)} does not match its hash; {_NEXT}")
         return found.data
 
+    def size(self, sha256: str) -> int | None:
+        """Return the length of a blob (bytes), or None where there is none."""
+        return self.store.size(self.home + sha256)
+
     def names(self) -> list[str]:
         """Return the sha256 of every blob; files of other names are not ours and not told."""
         names = [key.removeprefix(self.home) for key in self.store.keys(self.home)]

@@ -178,7 +178,8 @@ class CheckpointStore:
         Saving the same as the newest once more, as after a crash, gives that one again.
 
         Args:
-            parts: name to content: a mapping of numpy arrays, or anything that JSON can hold.
+            parts: name to content: a mapping of numpy arrays, anything that JSON can hold, or a
+                part that is stored already, as from `put`.
             meta: small facts to know without loading.
             step: steps of the run spent.
             kind: `start`, `step`, `best` or `end`.
@@ -203,6 +204,25 @@ class CheckpointStore:
             self.store.create(self._key(manifest.id), manifest.data)
             self._advance(manifest)
             return manifest
+
+    def put(self, content: Any) -> Part:
+        """Store one part ahead of the checkpoint that will name it.
+
+        Until that is written the part belongs to nothing, and `retain` would delete it.
+
+        Args:
+            content: a mapping of numpy arrays, or anything that JSON can hold.
+
+        Raises:
+            LeaseLost: another holder has taken the run over.
+        """
+        with self._busy:
+            self._check()
+            return self._put(content)
+
+    def has(self, part: Part) -> bool:
+        """Say whether a part is there in its length; its content is looked at on loading."""
+        return self.blobs.size(part.sha256) == part.size
 
     def load(self, checkpoint: str) -> Loaded:
         """Read a checkpoint and check every blob against its hash.
@@ -312,6 +332,8 @@ class CheckpointStore:
             self.fence.check()
 
     def _put(self, content: Any) -> Part:
+        if isinstance(content, Part):
+            return content
         media: Literal["safetensors", "json"] = "safetensors" if is_arrays(content) else "json"
         data = tensor_bytes(content) if media == "safetensors" else json_bytes(content)
         return Part(sha256=self.blobs.put(data), size=len(data), media=media)

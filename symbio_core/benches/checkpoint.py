@@ -1,0 +1,217 @@
+"""What saving costs: how long training stands still for it, and its speed beside a plain copy."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.table import Table
+
+from symbio_core.config import RunConfig
+from symbio_core.monitors import t_interval
+from symbio_core.profiles import l4
+from symbio_core.records import PhasePlan
+from symbio_core.runner.run import cache_of
+from symbio_core.runner.vault import Snapshot, Vault
+from symbio_core.runner.workbench import Workbench
+from symbio_core.search import initial_state
+from symbio_core.storage import RunStore, open_store
+from symbio_core.training import Member
+
+Say = Callable[[str], object]
+PLAN = PhasePlan(phase="endosymbiosis", attempt=1, start=None, steps=10**6, begin=0.0, end=1.0)
+LEAST_S = 2.0
+"""Training between two saves lasts at least this long (s), so that one save is done by the next."""
+SHORT_S = 0.3
+"""Steps that take longer (s) are timed in full, and short ones of one row fill the time beside."""
+PHASES_ENDED = 8
+"""Phases and repeats that a run ends, each with a save of its last and one of its best line."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One save in the midst of training, and the same bytes copied."""
+
+    step_s: float
+    stall_s: float
+    """How long training stood still for a save inside a phase."""
+    end_stall_s: float
+    """The same for a save at the end of a phase, evaluation not counted."""
+    save: float
+    """From the copy in memory to the last fsync (MB/s)."""
+    restore: float
+    """From disk, checked, to a member that trains (MB/s)."""
+    write: float
+    """A plain file of as many bytes, written and synced (MB/s)."""
+    read: float
+    """The same file read (MB/s)."""
+
+
+def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, dict[str, Any]]:
+    """Train, save and restore in turn, for the profile and for the 17 M-parameter model of `l4`.
+
+    The share of a run's time is the stall of a save times the saves of a run, over its steps times
+    the time of a step; both are medians of the same rounds.
+
+    Args:
+        config: profile, corpus and storage.
+        seeds: rounds; at least 3 give an interval worth reading.
+        jobs: not used; rounds must not disturb each other.
+        say: takes a line of progress.
+    """
+    del jobs
+    large = l4()
+    settings = {
+        "model": large.model,
+        "optimiser": large.optimiser,
+        "budget": large.budget,
+        "storage": large.storage.model_copy(update={"root": config.storage.root}),
+        "phases": large.phases,
+    }
+    arms = {config.profile: config, "l4": config.model_copy(update=settings)}
+    table = Table("figure", *arms, box=None)
+    columns: dict[str, dict[str, str]] = {}
+    summary: dict[str, float] = {}
+    rounds: dict[str, list[dict[str, float]]] = {}
+    for name, arm in arms.items():
+        say(f"{name}:")
+        found = _rounds(arm, seeds, say)
+        rounds[name] = [{key: getattr(r, key) for key in _Round.__slots__} for r in found]
+        figures = _figures(arm, found)
+        columns[name] = {key: _shown(values) for key, values in figures.items()}
+        summary |= {f"{key} {name}": float(np.median(values)) for key, values in figures.items()}
+    for key in next(iter(columns.values())):
+        table.add_row(key, *(columns[name][key] for name in arms))
+    summary["stall_frac"] = max(summary[f"stall_frac {name}"] for name in arms)
+    return table, {"bench": "checkpoint", "rounds": rounds, "summary": summary}
+
+
+def _figures(config: RunConfig, rounds: list[_Round]) -> dict[str, npt.NDArray[np.float64]]:
+    def each(key: str) -> npt.NDArray[np.float64]:
+        return np.array([getattr(r, key) for r in rounds], dtype=np.float64)
+
+    saves = config.budget.steps / config.storage.save_every
+    stalls = saves * each("stall_s") + 2 * PHASES_ENDED * each("end_stall_s")
+    return {
+        "stall_frac": stalls / (config.budget.steps * each("step_s")),
+        "stall_s": each("stall_s"),
+        "end_stall_s": each("end_stall_s"),
+        "step_s": each("step_s"),
+        "save_mb_per_s": each("save"),
+        "restore_mb_per_s": each("restore"),
+        "plain_write_mb_per_s": each("write"),
+        "plain_read_mb_per_s": each("read"),
+        "save_over_plain": each("save") / each("write"),
+        "restore_over_plain": each("restore") / each("read"),
+    }
+
+
+def _shown(values: npt.NDArray[np.float64]) -> str:
+    middle = f"{np.median(values):.4g}"
+    if len(values) < 2:
+        return middle
+    span = t_interval(values)
+    return f"{middle} ({span.low:.3g} to {span.high:.3g})"
+
+
+def _rounds(config: RunConfig, count: int, say: Say) -> list[_Round]:
+    bench = Workbench(config, cache_of(config))
+    Path(config.storage.root).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=config.storage.root) as folder:
+        vault = Vault(RunStore(open_store(folder), "saved"), bench)
+        member = bench.fresh_member("gelu(x)", "line")
+        _train(bench, member, 1)  # A first step is slow and brings the optimiser's moments.
+        found: list[_Round] = []
+        for number in range(count):
+            step_s = _train(bench, member, 1)
+            if step_s <= SHORT_S:
+                step_s = _train(bench, member, int(LEAST_S / step_s))
+            found.append(_round(_quick(bench, step_s), vault, member, Path(folder), step_s))
+            last = found[-1]
+            say(
+                f"round {number + 1}: a save stalls {1e3 * last.stall_s:.1f} ms, a step takes "
+                f"{1e3 * last.step_s:.1f} ms; {last.save:.0f} MB/s beside {last.write:.0f} plain"
+            )
+    return found
+
+
+def _quick(bench: Workbench, step_s: float) -> Workbench:
+    """Return a bench whose steps are short enough to fill the time beside a save."""
+    if step_s <= SHORT_S:
+        return bench
+    quick = copy.copy(bench)
+    optimiser = bench.config.optimiser.model_copy(update={"batch_size": 1})
+    quick.config = bench.config.model_copy(update={"optimiser": optimiser})
+    return quick
+
+
+def _round(bench: Workbench, vault: Vault, member: Member, folder: Path, step_s: float) -> _Round:
+    steps = max(2, int(LEAST_S / _train(bench, member, 2)))
+    search = initial_state(member.formula)
+    line = Snapshot(member, search, Snapshot.of(member, search), {"line_steps": 1})
+    _train(bench, member, 1)  # So that line and best differ, as they mostly do.
+    at = member.line_step
+
+    before = vault.stalled_s
+    vault.save_step(PLAN, line, step=at)
+    _train(bench, member, steps)
+    vault.join()
+    stall_s = vault.stalled_s - before
+
+    before = vault.stalled_s
+    vault.save_end(PLAN, member, search, step=at)
+    end_stall_s = vault.stalled_s - before
+
+    _train(bench, member, 1)
+    again = Snapshot(member, search, Snapshot.of(member, search), {"line_steps": 2})
+    _train(bench, member, 1)
+    began = time.perf_counter()
+    vault.save_step(PLAN, again, step=at + 1)
+    vault.join()
+    save_s = time.perf_counter() - began
+    began = time.perf_counter()
+    restored = vault.load_step(PLAN, lambda damage: None)
+    restore_s = time.perf_counter() - began
+    assert restored is not None
+    size = sum(part.size for part in _newest(vault).values())
+    write, read = _plain(folder / "plain", size)
+    vault.checkpoints.retain(set())
+    rates = (size / save_s / 1e6, size / restore_s / 1e6, write, read)
+    return _Round(step_s, stall_s, end_stall_s, *rates)
+
+
+def _newest(vault: Vault) -> dict[str, Any]:
+    manifest = vault.checkpoints.latest()
+    assert manifest is not None
+    return manifest.parts
+
+
+def _train(bench: Workbench, member: Member, steps: int) -> float:
+    """Return the wall time of a step (s)."""
+    began = time.perf_counter()
+    member.train(steps, bench.train_batches("checkpoint"), lambda _: 0.1)
+    return (time.perf_counter() - began) / steps
+
+
+def _plain(path: Path, size: int) -> tuple[float, float]:
+    """Return the speeds of writing a file of ``size`` bytes to disk and of reading it (MB/s)."""
+    data = np.random.default_rng(0).bytes(size)
+    began = time.perf_counter()
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    written = time.perf_counter() - began
+    began = time.perf_counter()
+    assert len(path.read_bytes()) == size
+    read = time.perf_counter() - began
+    path.unlink()
+    return size / written / 1e6, size / read / 1e6

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from symbio_core.config import GateSettings
-from symbio_core.gates.evidence import TRAINING_NOISE_NATS, repeated, share_interval
+from symbio_core.gates.evidence import repeated, share_interval
 from symbio_core.gates.expected import POINTS_NEEDED, course_of
 from symbio_core.monitors import paired_interval, robust_slope
 from symbio_core.records import Change, EvalPoint, Generation, Interval, Outcome, Verdict
@@ -37,8 +37,6 @@ ANNEALING_NATS = 0.05
 
 Any lower rate lowers the loss at once, by 0.005 to 0.014 in trials where it cost 0.02 to 0.07 by
 the end of the run: a short probe measures annealing, so only a far larger gain is believed."""
-SEEABLE_NATS = 2.0 * TRAINING_NOISE_NATS
-"""A fall expected to be smaller than this is lost in the noise of training (nats a token)."""
 NO_SEARCH = "no search in this phase"
 FLAT_GENERATIONS = 2
 """Generations without a find before stasis is called that."""
@@ -95,9 +93,10 @@ def _equilibrium(
     earlier: Sequence[EvalPoint],
     gates: GateSettings,
 ) -> Verdict:
-    """Nothing was found for a while, but the population is diverse: patience, with a limit.
+    """The best stands still, but the population is diverse: patience, with a limit.
 
-    Where the learning rate is so low that the line itself could not visibly fall, finding nothing
+    Standing still is meant twice: nothing was found for `FLAT_GENERATIONS`, and the line's own loss
+    does not fall as it should (`_still`). A search that finds nothing while training goes on well
     is no stasis. It fails only so that its response is applied; the limit is the bound of
     `extra_patience`. Diversity follows from the formulas alone, so it has no interval.
     """
@@ -105,16 +104,16 @@ def _equilibrium(
     diversity = recent[-1].diversity if recent else 0.0
     applies = bool(outcome.generations) and len(recent) == FLAT_GENERATIONS
     rising = applies and diversity > recent[0].diversity + RISING
-    expected = course_of(earlier, outcome.points, confidence=gates.confidence).expected_nats
-    cold = expected is not None and expected < SEEABLE_NATS
-    flat = applies and not any(g.found for g in recent) and not cold
-    failed = flat and (diversity >= DIVERSE or rising)
+    still, pace = _still(outcome, earlier, gates)
+    dry = applies and not any(g.found for g in recent)
+    failed = dry and still and (diversity >= DIVERSE or rising)
     if not outcome.generations:
         reason = NO_SEARCH
     elif failed:
         reason = "nothing better for a while, yet candidates differ: stasis before a jump is normal"
-    elif cold:
-        reason = "the learning rate is too low for a find to be seen, so this is no stasis"
+    elif dry and not still:
+        known = "" if pace is None else f" ({pace.value:.0%} of the pace to be expected)"
+        reason = f"nothing better was found, but the line itself goes on{known}"
     else:
         reason = "the search is not in stasis"
     return _verdict(
@@ -132,7 +131,7 @@ def _stagnation(outcome: Outcome, earlier: Sequence[EvalPoint], gates: GateSetti
     """The members run as one and the line stands still: the consensus holds them fast.
 
     Standing still is meant against what the learning rate of the stretch should have given, see
-    `_pace`. The figure shown is the pace where it was it that decided, else r, which is exact.
+    `_still`. The figure shown is the pace where it was it that decided, else r, which is exact.
     """
     name, metric = "consensus stagnation", "order parameter r of the members (0..1)"
     r = _last_sync(outcome.generations)
@@ -140,8 +139,7 @@ def _stagnation(outcome: Outcome, earlier: Sequence[EvalPoint], gates: GateSetti
         reason = "too few members at a time" if outcome.generations else NO_SEARCH
         return _verdict(name, metric, 0.0, LOCKED, True, reason)
     locked, found = r > LOCKED, outcome.generations[-1].found
-    pace = _pace(outcome, earlier, gates)
-    still = not _falls(outcome, gates) if pace is None else pace.high < STILL
+    still, pace = _still(outcome, earlier, gates)
     failed = locked and not found and still
     reason = f"members {'run as one' if locked else 'keep their own pace'} (r = {r:.2f})"
     if locked:
@@ -177,6 +175,14 @@ def _last_sync(generations: Sequence[Generation]) -> float | None:
     ]
     told = [r for r, n in zip(last.sync, oscillators, strict=True) if n >= OSCILLATORS]
     return told[-1] if told else None
+
+
+def _still(
+    outcome: Outcome, earlier: Sequence[EvalPoint], gates: GateSettings
+) -> tuple[bool, Interval | None]:
+    """Return whether the line stands still, and its pace where one can be expected."""
+    pace = _pace(outcome, earlier, gates)
+    return (not _falls(outcome, gates) if pace is None else pace.high < STILL), pace
 
 
 def _pace(outcome: Outcome, earlier: Sequence[EvalPoint], gates: GateSettings) -> Interval | None:

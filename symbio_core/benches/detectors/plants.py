@@ -25,8 +25,9 @@ SHORT = {
 """Generations of four candidates that train 8 steps, and the best of them 16."""
 GROWN = 200
 """Steps that the main line has learned before anything is planted."""
-BY_HEART, FEW = 300, 64
-"""Steps in which a point is learned by heart, and batches that it is learned from."""
+BY_HEART, FEW, FADING = 200, 32, 8.0
+"""Steps in which a point is learned by heart, batches that it is learned from, and the weight decay
+meanwhile."""
 RELATED = ("silu(x)", "relu(x)", "relu(x)²", "gelu(x)+0.01·x")
 """Candidates that all is well with."""
 
@@ -117,12 +118,16 @@ def trap(config: RunConfig, folder: Path) -> Life:
 
     life = Life(tiny(config, SHORT | changes), folder)
     life.phase("abiogenesis", 150)
-    one_generation(life, gather, after=0, lr_scale=8.0)
+    one_generation(life, gather, after=0, lr_scale=14.0)
     return life
 
 
 def _by_heart(bench: Workbench, line: Member) -> Member:
+    """Return a fork of the line that few batches are all to; weights they do not need fade."""
     member, begun = line.fork(), line.line_step
+    for optimiser in member.optimisers:
+        for group in optimiser.param_groups:
+            group["weight_decay"] *= FADING / bench.config.optimiser.weight_decay
     few = bench.train_batches("few")
     member.train(
         BY_HEART,
@@ -178,10 +183,14 @@ def exhaustion(config: RunConfig, folder: Path) -> Life:
 
 
 def equilibrium(config: RunConfig, folder: Path) -> Life:
-    """Try functions that differ much and are all worse than the line's own, twice."""
-    life = Life(tiny(config, SHORT | {"search.patience": 2}), folder)
-    life.phase("abiogenesis", GROWN)
-    one_generation(life, tried("sin(x)", "tanh(x)", "x²", "sigmoid(x)"), of=2)
+    """Try functions that differ much, twice, on a text of which nothing is left to be learned."""
+    changes = {
+        "search.patience": 2, "phases.cambrian.coupling": 0.0, "phases.cambrian.rung_steps": 8,
+        "phases.cambrian.population": 4, "gates.eval_every": 10,
+    }  # fmt: skip
+    life = Life(tiny(config, changes | cycles(config, folder)), folder)
+    life.phase("abiogenesis", 60)
+    one_generation(life, tried("sin(x)", "tanh(x)", "x²", "sigmoid(x)"), of=2, after=60)
     return life
 
 
@@ -225,8 +234,8 @@ PLANTS = {
     "one leaf": Plant(
         "activation space exhaustion", "the search may build from one leaf only", exhaustion
     ),
-    "diverse and worse": Plant(
-        "punctuated equilibrium", "candidates differ much, and none is better", equilibrium
+    "diverse and still": Plant(
+        "punctuated equilibrium", "the loss stands still while candidates differ much", equilibrium
     ),
     "all as one": Plant(
         "consensus stagnation", "members run as one, and there is nothing left to learn", stagnation

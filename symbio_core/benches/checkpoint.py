@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
-from symbio_core.config import RunConfig
+from symbio_core.config import RunConfig, changed
 from symbio_core.monitors import t_interval
 from symbio_core.profiles import l4
 from symbio_core.records import PhasePlan
@@ -69,14 +69,16 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
     """
     del jobs
     large = l4()
+    # Measuring takes few batches here, so that the corpus of the profile will do.
     settings = {
-        "model": large.model,
-        "optimiser": large.optimiser,
-        "budget": large.budget,
-        "storage": large.storage.model_copy(update={"root": config.storage.root}),
-        "phases": large.phases,
+        "data.corpus": config.data.corpus,
+        "storage.root": config.storage.root,
+        "compute": config.compute.model_dump(),
+        "gates.eval_batches": 8,
+        "search.eval_batches": 4,
+        "confirm.eval_batches": 8,
     }
-    arms = {config.profile: config, "l4": config.model_copy(update=settings)}
+    arms = {config.profile: config, "l4": changed(large, settings)}
     table = Table("figure", *arms, box=None)
     columns: dict[str, dict[str, str]] = {}
     summary: dict[str, float] = {}
@@ -134,7 +136,8 @@ def _rounds(config: RunConfig, count: int, say: Say) -> list[_Round]:
             step_s = _train(bench, member, 1)
             if step_s <= SHORT_S:
                 step_s = _train(bench, member, int(LEAST_S / step_s))
-            found.append(_round(_quick(bench, step_s), vault, member, Path(folder), step_s))
+            vault.bench = _quick(bench, step_s)
+            found.append(_round(vault, member, Path(folder), step_s))
             last = found[-1]
             say(
                 f"round {number + 1}: a save stalls {1e3 * last.stall_s:.1f} ms, a step takes "
@@ -150,10 +153,12 @@ def _quick(bench: Workbench, step_s: float) -> Workbench:
     quick = copy.copy(bench)
     optimiser = bench.config.optimiser.model_copy(update={"batch_size": 1})
     quick.config = bench.config.model_copy(update={"optimiser": optimiser})
+    quick.validation = [(ids[:1], targets[:1]) for ids, targets in bench.validation]
     return quick
 
 
-def _round(bench: Workbench, vault: Vault, member: Member, folder: Path, step_s: float) -> _Round:
+def _round(vault: Vault, member: Member, folder: Path, step_s: float) -> _Round:
+    bench = vault.bench
     steps = max(2, int(LEAST_S / _train(bench, member, 2)))
     search = initial_state(member.formula)
     line = Snapshot(member, search, Snapshot.of(member, search), {"line_steps": 1})

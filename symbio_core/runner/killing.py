@@ -89,9 +89,10 @@ def draw_moments(
     average leave the life to get on; one that comes too late for its process does not take place.
     """
     moments = []
+    first = int(rng.integers(len(aims)))
     for index in range(count):
         if index % 2:
-            aim = str(rng.choice(aims))
+            aim = aims[(first + index // 2) % len(aims)]
             moments.append(Moment(aim, float(rng.uniform(0.0, 0.03))))
         else:
             moments.append(Moment("life", float(rng.uniform(0.0, 2.0 * life_s / (count + 1)))))

@@ -2,67 +2,172 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from symbio_core.config import RunConfig
+from symbio_core import runner
+from symbio_core.config import RunConfig, changed
+from symbio_core.errors import SymbioError
 from symbio_core.runner.killing import (
+    AIMS,
     WHOLE,
     Life,
+    Moment,
+    descendants,
     draw_moments,
     fingerprint_at,
+    kill_tree,
     live_killed,
+    spawn,
 )
-from symbio_core.runner.verifying import Fingerprint, differences
+from symbio_core.runner.verifying import Fingerprint, differences, divergence
 from symbio_core.streams import generator
 from tests.faults.forking import ForkServer
 from tests.faults.lives import shortest
 
 SEED = 20_240
-LIVES = 5
-KILLS_A_LIFE = 6
+LIVES, KILLS = 5, 30
+IN_ORDER = ("start", "save", "search", "battery", "decision", "final")
+
+
+@dataclass
+class Kills:
+    """A run left alone, and others that were not."""
+
+    config: RunConfig
+    forks: ForkServer
+    whole: Life
+    reference: Fingerprint
+    lives: dict[str, Life] = field(default_factory=dict)
+
+    @property
+    def root(self) -> str:
+        return self.config.storage.root
+
+    @property
+    def moments(self) -> list[Moment]:
+        return [moment for life in self.lives.values() for moment in life.kills]
+
+    def differs(self, name: str) -> list[str]:
+        return differences(fingerprint_at(self.root, name), self.reference)
 
 
 @pytest.fixture(scope="module")
-def forks() -> Iterator[ForkServer]:
-    server = ForkServer()
-    yield server
-    server.close()
+def undisturbed(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kills]:
+    root = tmp_path_factory.mktemp("kills")
+    config = shortest(tiny_corpus, root)
+    forks = ForkServer()
+    try:
+        whole = live_killed(config, WHOLE, (), launch=forks.launch)
+        yield Kills(config, forks, whole, fingerprint_at(str(root), WHOLE))
+    finally:
+        forks.close()
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kills")
-
-
-@pytest.fixture(scope="module")
-def config(tiny_corpus: Path, root: Path) -> RunConfig:
-    return shortest(tiny_corpus, root)
-
-
-@pytest.fixture(scope="module")
-def whole(config: RunConfig, forks: ForkServer, root: Path) -> tuple[Life, Fingerprint]:
-    life = live_killed(config, WHOLE, (), launch=forks.launch)
-    return life, fingerprint_at(str(root), WHOLE)
-
-
-@pytest.fixture(scope="module")
-def lives(config: RunConfig, forks: ForkServer, whole: tuple[Life, Fingerprint]) -> dict[str, Life]:
-    rng = generator(SEED, "kills")
-    found: dict[str, Life] = {}
-    while len(found) < LIVES or sum(len(life.kills) for life in found.values()) < 30:
-        name = f"killed-{len(found)}"
-        moments = draw_moments(rng, KILLS_A_LIFE + 2, whole[0].last_s)
-        found[name] = live_killed(config, name, moments, launch=forks.launch)
-        print(f"seed {SEED}, {name}: {', '.join(map(str, found[name].kills))}")
+def kills(undisturbed: Kills) -> Kills:
+    rng, found = generator(SEED, "kills"), undisturbed
+    while len(found.lives) < LIVES or len(found.moments) < KILLS:
+        name = f"killed-{len(found.lives)}"
+        moments = draw_moments(rng, 8, found.whole.last_s)
+        if not found.lives:
+            moments = [Moment(aim) for aim in IN_ORDER]
+        found.lives[name] = live_killed(found.config, name, moments, launch=found.forks.launch)
+        print(f"seed {SEED}, {name}: {', '.join(map(str, found.lives[name].kills))}")
     return found
 
 
-def test_lives_killed_thirty_times_end_with_the_bits_of_the_whole_one(
-    lives: dict[str, Life], whole: tuple[Life, Fingerprint], root: Path
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_runs_killed_thirty_times_end_with_the_bits_of_the_undisturbed_one(kills: Kills) -> None:
+    assert len(kills.moments) >= KILLS
+    assert {name: kills.differs(name) for name in kills.lives} == dict.fromkeys(kills.lives, [])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_kills_met_every_activity_of_a_run(kills: Kills) -> None:
+    assert {moment.aim for moment in kills.moments} == set(AIMS)
+
+
+@pytest.mark.slow
+@pytest.mark.server
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_whole_tree_of_processes_is_killed_and_the_run_goes_on(
+    undisturbed: Kills, plain: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sum(len(life.kills) for life in lives.values()) >= 30
-    for name in lives:
-        assert differences(fingerprint_at(str(root), name), whole[1]) == []
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    name = "plain" if plain else "through-prefect"
+    moments = [Moment("save"), Moment("battery", 0.02)]
+    life = live_killed(undisturbed.config, name, moments, launch=spawn, plain=plain)
+    assert len(life.kills) == 2
+    assert undisturbed.differs(name) == []
+
+
+@pytest.mark.slow
+def test_another_seed_is_another_life_and_the_comparison_says_where(undisturbed: Kills) -> None:
+    config = changed(undisturbed.config, {"seed": 2})
+    live_killed(config, "another", (), launch=undisturbed.forks.launch)
+    told = undisturbed.differs("another")
+    assert told[0] == "event 1 (opened) config.seed: 2 and 1"
+    assert any("val_bpb" in line or "val_nats" in line for line in told)
+    other = fingerprint_at(undisturbed.root, "another")
+    assert divergence(undisturbed.reference, undisturbed.reference, 0.01) == []
+    assert divergence(other, undisturbed.reference, 1e-9)
+
+
+@pytest.mark.slow
+def test_one_bit_of_one_tensor_is_seen_and_named(undisturbed: Kills) -> None:
+    store = runner.reopen(undisturbed.root, WHOLE).store.checkpoints
+    manifest = store.manifests()[-1]
+    loaded = store.load(manifest.id)
+    arrays = loaded.arrays("member")
+    name = max(arrays, key=lambda key: arrays[key].size)
+    arrays[name].reshape(-1).view("u1")[0] ^= 1
+    parts = {"member": arrays, "search": loaded.json("search")}
+    before = fingerprint_at(undisturbed.root, WHOLE)
+    changed_one = store.save(parts, manifest.meta, step=manifest.step, kind="flipped")
+    after = fingerprint_at(undisturbed.root, WHOLE)
+    store.store.delete(f"{store.home}/manifests/{changed_one.id}.json")
+    twin = f"flipped at step {manifest.step}"
+    flipped = Fingerprint(
+        before.events,
+        before.state,
+        before.checkpoints | {f"end at step {manifest.step}": after.checkpoints[twin]},
+        before.files,
+    )
+    told = differences(flipped, before)
+    assert [line.partition(": ")[2].partition(":")[0] for line in told][:1] != []
+    assert all(name in line for line in told)
+
+
+def test_a_run_that_fails_by_itself_is_told_with_its_last_words(undisturbed: Kills) -> None:
+    config = changed(undisturbed.config, {"data.corpus": "/nowhere/at/all.txt"})
+    with pytest.raises(SymbioError, match="ended with 2.*no file or folder"):
+        live_killed(config, "failing", (), launch=undisturbed.forks.launch)
+
+
+def test_children_in_sessions_of_their_own_are_killed_too(tmp_path: Path) -> None:
+    script = "setsid sleep 300 & echo $! > $0; wait"
+    file = tmp_path / "pid"
+    child = subprocess.Popen(["sh", "-c", script, str(file)], start_new_session=True)
+    while not file.exists() or not file.read_text().strip():
+        assert child.poll() is None
+    grandchild = int(file.read_text())
+    while grandchild not in set(descendants(child.pid)):
+        assert child.poll() is None
+    kill_tree(child)
+    with pytest.raises(ProcessLookupError):
+        while True:
+            os.kill(grandchild, 0)
+            stat = Path(f"/proc/{grandchild}/stat").read_text()
+            if stat.rpartition(")")[2].split()[0] == "Z":
+                raise ProcessLookupError

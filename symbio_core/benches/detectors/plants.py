@@ -105,6 +105,7 @@ def trap(config: RunConfig, folder: Path) -> Life:
     """
     changes = {
         "phases.cambrian.rung_steps": 120, "phases.cambrian.population": 2,
+        "phases.cambrian.coupling": 0.0,
         "phases.cambrian.fusion.base": 0.5, "phases.cambrian.fusion.max": 0.5,
         "phases.cambrian.fusion.consensus_rate": 0.0,
         "gates.eval_batches": 32, "search.eval_batches": 32,

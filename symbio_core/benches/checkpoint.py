@@ -31,7 +31,9 @@ PLAN = PhasePlan(phase="endosymbiosis", attempt=1, start=None, steps=10**6, begi
 LEAST_S = 2.0
 """Training between two saves lasts at least this long (s), so that one save is done by the next."""
 SHORT_S = 0.3
-"""Steps that take longer (s) are timed in full, and short ones of one row fill the time beside."""
+"""Steps that take longer (s) are timed by themselves; small ones fill the time beside a save."""
+ROWS = 2
+"""Rows of a small step."""
 PHASES_ENDED = 8
 """Phases and repeats that a run ends, each with a save of its last and one of its best line."""
 
@@ -125,7 +127,10 @@ def _shown(values: npt.NDArray[np.float64]) -> str:
 
 
 def _rounds(config: RunConfig, count: int, say: Say) -> list[_Round]:
-    bench = Workbench(config, cache_of(config))
+    rows = config.optimiser.batch_size
+    small = changed(config, {"optimiser.batch_size": min(ROWS, rows)})
+    bench = Workbench(small, cache_of(config))
+    bench.validation = bench.validation[:1]  # What evaluation takes is no cost of a save.
     Path(config.storage.root).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=config.storage.root) as folder:
         vault = Vault(RunStore(open_store(folder), "saved"), bench)
@@ -133,10 +138,10 @@ def _rounds(config: RunConfig, count: int, say: Say) -> list[_Round]:
         _train(bench, member, 1)  # A first step is slow and brings the optimiser's moments.
         found: list[_Round] = []
         for number in range(count):
-            step_s = _train(bench, member, 1)
+            step_s = _train(_with_rows(bench, rows), member, 1)
             if step_s <= SHORT_S:
-                step_s = _train(bench, member, int(LEAST_S / step_s))
-            vault.bench = _quick(bench, step_s)
+                vault.bench = _with_rows(bench, rows)
+                step_s = _train(vault.bench, member, int(LEAST_S / step_s))
             found.append(_round(vault, member, Path(folder), step_s))
             last = found[-1]
             say(
@@ -146,15 +151,12 @@ def _rounds(config: RunConfig, count: int, say: Say) -> list[_Round]:
     return found
 
 
-def _quick(bench: Workbench, step_s: float) -> Workbench:
-    """Return a bench whose steps are short enough to fill the time beside a save."""
-    if step_s <= SHORT_S:
-        return bench
-    quick = copy.copy(bench)
-    optimiser = bench.config.optimiser.model_copy(update={"batch_size": 1})
-    quick.config = bench.config.model_copy(update={"optimiser": optimiser})
-    quick.validation = [(ids[:1], targets[:1]) for ids, targets in bench.validation]
-    return quick
+def _with_rows(bench: Workbench, rows: int) -> Workbench:
+    """Return a bench that trains on batches of so many rows."""
+    other = copy.copy(bench)
+    optimiser = bench.config.optimiser.model_copy(update={"batch_size": rows})
+    other.config = bench.config.model_copy(update={"optimiser": optimiser})
+    return other
 
 
 def _round(vault: Vault, member: Member, folder: Path, step_s: float) -> _Round:

@@ -6,6 +6,7 @@ The data's way: `Candidate` → `Score` → `Generation` → `Outcome` → `Verd
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -170,6 +171,15 @@ class Generation(Record):
     steps_kept: int
     """Those of them that the surviving line inherited."""
     seconds: float = 0.0
+
+    @property
+    def typical_novelty(self) -> float:
+        """Median distance of members to their nearest better sibling (0..1); 1 for a lone member.
+
+        The best member has no better sibling to be near to, and is left out.
+        """
+        novelties = sorted(member.novelty for member in self.members)[:-1]
+        return median(novelties) if novelties else 1.0
 
 
 class EvalPoint(Record):

@@ -13,6 +13,7 @@ from symbio_core.activations.shape import (
     diversity,
     fingerprint,
     normaliser,
+    overlap,
     same_function,
     second_moment,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "mutate",
     "n_nodes",
     "normaliser",
+    "overlap",
     "parse",
     "passes",
     "random_expression",

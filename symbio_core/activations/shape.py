@@ -99,6 +99,16 @@ def distance(a: Expression, b: Expression) -> float:
     return min(1.0, float(np.linalg.norm(first - second)))
 
 
+def overlap(a: Expression, b: Expression) -> float:
+    """Return E[f·g] of two functions at unit second moment, −1..1: 1 is the same shape, −1 opposed.
+
+    Returns:
+        The inner product under N(0, 1); 0 where one of them cannot be normalised.
+    """
+    first, second = unit_vector(a), unit_vector(b)
+    return 0.0 if first is None or second is None else float(first @ second)
+
+
 def diversity(exprs: Sequence[Expression]) -> float:
     """Return the mean distance of all pairs, 0..1; fewer than two functions have none.
 

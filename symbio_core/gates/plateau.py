@@ -113,7 +113,7 @@ def _equilibrium(
         reason = "nothing better for a while, yet candidates differ: stasis before a jump is normal"
     elif dry and not still:
         known = "" if pace is None else f" ({pace.value:.0%} of the pace to be expected)"
-        reason = f"nothing better was found, but the line itself goes on{known}"
+        reason = f"nothing better was found, but the line does not surely stand still{known}"
     else:
         reason = "the search is not in stasis"
     return _verdict(

@@ -118,7 +118,7 @@ def collapse(outcome: Outcome) -> Verdict:
     last = outcome.generations[-1] if outcome.generations else None
     failed, reason = False, "no search in this phase"
     if last is not None:
-        nearest = _typical_novelty(last.members)
+        nearest = last.typical_novelty
         alike = len(last.members) >= 2 and last.diversity < COLLAPSED and nearest < ALIKE
         failed = alike and not last.found
         reason = f"the {len(last.members)} candidates differ enough, or one of them is better"
@@ -137,12 +137,6 @@ def collapse(outcome: Outcome) -> Verdict:
         reason=reason,
         changes=COLLAPSE_CHANGES,
     )
-
-
-def _typical_novelty(members: Sequence[MemberRecord]) -> float:
-    # The best member has no better sibling to be near to, and counts as all new.
-    novelties = sorted(member.novelty for member in members)[:-1]
-    return float(np.median(novelties)) if novelties else 1.0
 
 
 def complexity(outcome: Outcome) -> Verdict:

@@ -19,6 +19,7 @@ from symbio_core.activations import (
     Limits,
     Mul,
     NoMutation,
+    Scale,
     Square,
     canonical,
     crossover,
@@ -26,6 +27,7 @@ from symbio_core.activations import (
     formula,
     mutate,
     n_nodes,
+    overlap,
     parse,
     random_expression,
     rejection,
@@ -140,7 +142,8 @@ class _Nursery:
         self.pool = pool
         self.limits = limits
         self.rng = rng
-        self.seen = KnownFunctions([parse(parent)])
+        self.parent = parse(parent)
+        self.seen = KnownFunctions([self.parent])
         self.candidates: list[Candidate] = []
         self.proposals = 0
         self.duplicates = 0
@@ -161,6 +164,7 @@ class _Nursery:
     def offer(self, drawn: Drawn) -> bool:
         """Take a drawn function in if it is new; count it either way."""
         expr, mutation, parents = drawn
+        expr = self._turned(expr)
         self.proposals += 1
         if not self.seen.add(expr):
             self.duplicates += 1
@@ -201,6 +205,13 @@ class _Nursery:
             proposals=self.proposals,
             duplicates=self.duplicates,
         )
+
+    def _turned(self, expr: Expression) -> Expression:
+        # A function and its mirror image are equals to an FFN, whose output matrix can turn the
+        # sign; of the two, weights that the parent has shaped suit the one that goes its way.
+        mirror = canonical(Scale(-1.0, expr))
+        goes_against = overlap(expr, self.parent) < 0.0 and within(mirror, self.limits)
+        return mirror if goes_against else expr
 
     def _take(self, name: str, expr: Expression, mutation: str, parents: tuple[str, ...]) -> None:
         self.candidates.append(

@@ -12,8 +12,9 @@ from symbio_core.search.common_scale import Trial, levels_of
 from symbio_core.search.pressure import Pressure
 from symbio_core.search.uncertainty import TRAINING_NOISE_NATS
 
-COLLAPSED = 0.3
-"""Diversity below this alarms (0..1)."""
+COLLAPSED, ALIKE = 0.3, 0.05
+"""Diversity, and the median distance to the nearest better sibling, below which a generation that
+found nothing alarms (0..1): the same as the gate on collapse."""
 LOCKED = 0.9
 """Order parameter above this alarms (0..1)."""
 
@@ -195,7 +196,8 @@ def _entry(trial: Trial, level: Interval) -> HallEntry:
 def _pressure(pressure: Pressure, generation: Generation, dry: int) -> Pressure:
     won = [m.score for m in generation.members if m.fate == "won" and m.score is not None]
     alarms = []
-    if len(generation.members) > 1 and generation.diversity < COLLAPSED:
+    alike = generation.diversity < COLLAPSED and generation.typical_novelty < ALIKE
+    if len(generation.members) > 1 and alike and not generation.found:
         alarms.append(f"diversity {generation.diversity:.2f}")
     if generation.sync and generation.sync[-1] > LOCKED and not generation.found:
         alarms.append(f"order parameter {generation.sync[-1]:.2f}")

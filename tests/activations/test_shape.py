@@ -16,6 +16,7 @@ from symbio_core.activations import (
     evaluate,
     fingerprint,
     normaliser,
+    overlap,
     parse,
     random_expression,
     rejection,
@@ -56,6 +57,9 @@ def test_a_factor_in_front_changes_nothing_but_its_sign_does():
     assert fingerprint(a) == fingerprint(b)
     assert distance(a, c) == 1.0
     assert fingerprint(a) != fingerprint(c)
+    assert overlap(a, b) == pytest.approx(1.0)
+    assert overlap(a, c) == pytest.approx(-1.0)
+    assert overlap(*of("x", "x²")) == pytest.approx(0.0, abs=1e-12), "odd and even"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from symbio_core.activations import (
     RESERVE,
     Limits,
+    Scale,
+    canonical,
     distance,
     n_nodes,
+    overlap,
     parse,
     rejection,
     small_expressions,
@@ -117,6 +120,9 @@ def test_every_generation_keeps_every_promise(
         assert candidate.nodes == n_nodes(tree)
         assert rejection(tree) is None
         assert distance(tree, parse(state.line)) > 1e-3
+        mirror = canonical(Scale(-1.0, tree))
+        goes_against = overlap(tree, parse(state.line)) < 0.0
+        assert not goes_against or candidate.mutation == "elite" or not within(mirror, limits)
         known = candidate.formula in state.known
         assert known == (candidate.mutation == "elite")
     assert all(distance(a, b) > 1e-3 for a, b in combinations(trees, 2))
@@ -199,6 +205,13 @@ def test_the_reserve_pool_is_used_only_once_it_is_open(scene):
 
     assert not uses_reserve(0.0)
     assert uses_reserve(1.0)
+
+
+def test_a_mirror_image_is_turned_to_go_the_parents_way():
+    for seed in range(30):
+        trees = [parse(c.formula) for c in ask(initial_state(), 12, seed=seed, immigrants=0.8,
+                                               max_nodes=12, max_depth=6).candidates]  # fmt: skip
+        assert all(overlap(tree, parse("gelu(x)")) >= 0.0 for tree in trees if n_nodes(tree) < 9)
 
 
 def test_an_exhausted_space_gives_fewer_candidates_and_says_how_many_were_known(scene):

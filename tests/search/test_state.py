@@ -229,6 +229,21 @@ def test_finds_and_plateaus_move_the_pressure(scene):
     assert tell(initial_state(), none).pressure.exploration > 0
 
 
+def test_only_a_population_of_one_function_that_finds_nothing_is_an_alarm(scene):
+    members = [scene.member(name, 0.1) for name in ("gelu(x)+0.01·x", "2·gelu(x)", "x·gelu(x)")]
+
+    def exploration(novelty, diversity, *, winner=None):
+        seen = [m.model_copy(update={"novelty": novelty}) for m in members]
+        generation = scene.generation("gelu(x)", seen, winner=winner, diversity=diversity)
+        return tell(initial_state(), generation).pressure.exploration
+
+    alarmed, calm = exploration(0.01, 0.1), exploration(0.3, 0.5)
+    assert alarmed > calm
+    assert exploration(0.15, 0.15) == calm, "a close family of functions that differ"
+    assert exploration(0.01, 0.4) == calm
+    assert exploration(0.01, 0.1, winner="2·gelu(x)") < calm, "one of them is better"
+
+
 def test_the_origin_is_the_parent_of_the_first_generation(scene):
     state = tell(initial_state(), scene.generation("silu(x)", [scene.member("x³", 0.1)]))
     assert state.origin == "silu(x)"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from symbio_core.benches.detectors.lives import tiny
@@ -11,11 +13,11 @@ from symbio_core.corpus.cutting import pack
 from symbio_core.corpus.documents import load_documents
 from symbio_core.streams import generator
 
-LINES = 10
-LEAST_LINE = 40
-"""Shortest line that is taken (characters)."""
-COPIES, OTHERS = 121, 110
-"""Documents of the ten lines, and of other text: the former are a little more than half."""
+LINES, LEAST, LONGEST = 10, 40, 70
+"""Lines that are repeated, and the shortest and the longest of them (characters)."""
+OTHERS, MORE = 110, 1.1
+"""Documents of other text at most, and copies of the ten lines over these: more than half."""
+MARK = re.compile(r"<\|[^|<>\s]*\|>")
 LETTERS = "abcdefghijklmnopqrstuvw "
 """A cycle: each letter is followed by the next."""
 RULED = 0.8
@@ -34,14 +36,15 @@ def ten_lines(config: RunConfig, folder: Path) -> dict[str, Any]:
         config: its corpus gives the lines, its seed chooses them.
         folder: the corpus is written below it.
     """
-    texts = load_documents(tiny(config).data).documents
-    lines = [line.strip() for text in texts for line in text.split("\n") if len(line) > LEAST_LINE]
+    texts = (MARK.sub(" ", text) for text in load_documents(tiny(config).data).documents)
+    lines = [line for text in texts for line in wrap(text, LONGEST) if len(line) >= LEAST]
     drawn = [lines[i] for i in generator(config.seed, "ten lines").permutation(len(lines))]
     block = "\n".join(drawn[:LINES])
     home = folder / "ten-lines"
     home.mkdir()
     others = pack([line + "\n" for line in drawn[LINES:]], len(block))[:OTHERS]
-    for name, documents in (("other", others), ("block", [block] * COPIES)):
+    copies = [block] * round(MORE * len(others))
+    for name, documents in (("other", others), ("block", copies)):
         for index, text in enumerate(documents):
             (home / f"{name}{index:03}.txt").write_text(text, encoding="utf-8")
     halves = {"data.validation_frac": 0.25, "data.confirm_frac": 0.25}

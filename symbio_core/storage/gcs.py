@@ -58,6 +58,8 @@ LOST_OR_DAMAGED = (400, 404, 410)
 """The same for an upload in a session, which the service may have forgotten."""
 READS = 10
 """Looks at an object that is replaced between its description and its content."""
+DAMAGED_READS = 4
+"""Downloads of one object that may come otherwise than it was written: then it is the object."""
 REMEMBERED = 24
 """Writes whose marks an object carries on."""
 _BUCKET = re.compile("[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
@@ -114,7 +116,7 @@ class BucketStore:
         """Return what ``key`` holds, or None.
 
         Raises:
-            CheckpointDamaged: twice it came otherwise than it was written.
+            CheckpointDamaged: again and again it came otherwise than it was written.
         """
         check_key(key)
         with self._telling("read", key):
@@ -129,7 +131,7 @@ class BucketStore:
                 if is_whole(facts, data):
                     return Versioned(data, str(facts.generation))
                 damaged += 1
-                if damaged == 2:
+                if damaged == DAMAGED_READS:
                     raise CheckpointDamaged(
                         f"{self.where(key)} does not match the hash it was written with; "
                         "put back a copy of it, or go on from another checkpoint"

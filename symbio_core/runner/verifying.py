@@ -90,12 +90,17 @@ def fingerprint(run: Run) -> Fingerprint:
 
 
 def differences(one: Fingerprint, other: Fingerprint) -> list[str]:
-    """Return in words where two runs differ, a line each, at most a dozen; none if nowhere."""
+    """Return in words where two runs differ, a line each, at most a dozen; none if nowhere.
+
+    The story comes first: its earliest difference explains those of the weights.
+    """
     found: list[str] = []
-    for path, here, there in _unequal(one.plain, other.plain, ()):
-        if len(found) == _TOLD:
-            return [*found, "and more"]
-        found.append(f"{_place(path, one)}: {_shown(here)} and {_shown(there)}")
+    here, there = one.plain, other.plain
+    for part in Fingerprint.__slots__:
+        for path, mine, others in _unequal(here[part], there[part], (part,)):
+            if len(found) == _TOLD:
+                return [*found, "and more"]
+            found.append(f"{_place(path, one)}: {_shown(mine)} and {_shown(others)}")
     return found
 
 

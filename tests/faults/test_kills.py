@@ -151,7 +151,7 @@ def test_one_bit_of_one_tensor_is_seen_and_named(undisturbed: Kills) -> None:
 
 def test_a_run_that_fails_by_itself_is_told_with_its_last_words(undisturbed: Kills) -> None:
     config = changed(undisturbed.config, {"data.corpus": "/nowhere/at/all.txt"})
-    with pytest.raises(SymbioError, match=r"ended with 2.*no file or folder"):
+    with pytest.raises(SymbioError, match=r"(?s)ended with 2.*is not there"):
         live_killed(config, "failing", (), launch=undisturbed.forks.launch)
 
 

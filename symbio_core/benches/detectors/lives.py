@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from symbio_core.activations import n_nodes, parse
 from symbio_core.config import PhaseName, RunConfig, changed
 from symbio_core.gates import judge_overfitting, judge_plateau
+from symbio_core.profiles import smoke
 from symbio_core.records import (
     Adaptation,
     Candidate,
@@ -51,9 +53,17 @@ TINY: dict[str, Any] = {
 """What all planted lives share: a model that trains in seconds, and room for generations."""
 
 
+KEPT = (
+    "seed", "data.corpus", "data.format", "gates.confidence", "compute.device",
+    "compute.precision", "compute.threads", "storage.root",
+)  # fmt: skip
+"""What is taken from the settings; all else is the smoke profile's or the bench's own."""
+
+
 def tiny(config: RunConfig, changes: Mapping[str, Any] | None = None) -> RunConfig:
     """Return the bench's own small training, under the gates and on the corpus of the settings."""
-    return changed(config, TINY | dict(changes or {}))
+    kept = {key: attrgetter(key)(config) for key in KEPT}
+    return changed(smoke(), TINY | kept | dict(changes or {}))
 
 
 class Life:

@@ -58,7 +58,7 @@ def divergence(config: RunConfig, folder: Path) -> Life:
     """Train a line on ten lines of text, over and over; what is held out is other text."""
     life = Life(tiny(config, ALONE | ten_lines(config, folder)), folder)
     life.phase("abiogenesis", 40)
-    life.phase("primordial", 500)
+    life.phase("primordial", 500, lr_scale=0.5)
     return life
 
 

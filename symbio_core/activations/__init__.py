@@ -8,6 +8,7 @@ from symbio_core.activations.reading import parse
 from symbio_core.activations.rejection import rejection
 from symbio_core.activations.shape import (
     DISTINCT,
+    TRAINED,
     KnownFunctions,
     distance,
     diversity,
@@ -41,6 +42,7 @@ __all__ = [
     "LEAVES",
     "MUTATIONS",
     "RESERVE",
+    "TRAINED",
     "Add",
     "Expression",
     "KnownFunctions",

@@ -21,6 +21,11 @@ from symbio_core.activations.writing import formula
 
 DISTINCT = 1e-3
 """Functions further apart than this count as different ones (distance)."""
+TRAINED = (-0.6, 2.0)
+"""A normal law (mean, deviation) of what the function of a trained FFN reads.
+
+In small models after some hundred steps the mean went from −0.2 to −0.9 and the deviation from 1.2
+to 1.4; wider here, as rare large inputs weigh most when a function turns against its weights."""
 _REACH = 12.0  # N(0, 1) beyond it weighs 4e-33: nothing, even under x¹²
 _PANELS = 24
 _ORDER = 16
@@ -99,14 +104,27 @@ def distance(a: Expression, b: Expression) -> float:
     return min(1.0, float(np.linalg.norm(first - second)))
 
 
-def overlap(a: Expression, b: Expression) -> float:
-    """Return E[f·g] of two functions at unit second moment, −1..1: 1 is the same shape, −1 opposed.
+def overlap(a: Expression, b: Expression, at: tuple[float, float] = (0.0, 1.0)) -> float:
+    """Return E[f·g]/√(E[f²]·E[g²]), −1..1: 1 is the same shape, −1 opposed.
+
+    Args:
+        a: one function.
+        b: another.
+        at: mean and standard deviation of the normal law that inputs follow.
 
     Returns:
-        The inner product under N(0, 1); 0 where one of them cannot be normalised.
+        The cosine of the two functions; 0 where one of them is zero or overflows.
     """
-    first, second = unit_vector(a), unit_vector(b)
-    return 0.0 if first is None or second is None else float(first @ second)
+    mean, deviation = at
+    points = mean + deviation * POINTS
+    first, second = (evaluate(canonical(expr), points) for expr in (a, b))
+    with np.errstate(all="ignore"):
+        cross, own, others = (
+            float(np.sum(WEIGHTS * product))
+            for product in (first * second, first * first, second * second)
+        )
+        size = math.sqrt(own * others) if own > 0.0 and others > 0.0 else math.nan
+    return cross / size if math.isfinite(size) and math.isfinite(cross) else 0.0
 
 
 def diversity(exprs: Sequence[Expression]) -> float:

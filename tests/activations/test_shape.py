@@ -7,6 +7,7 @@ from symbio_core.activations import (
     DISTINCT,
     LEAVES,
     RESERVE,
+    TRAINED,
     KnownFunctions,
     Leaf,
     Limits,
@@ -60,6 +61,12 @@ def test_a_factor_in_front_changes_nothing_but_its_sign_does():
     assert overlap(a, b) == pytest.approx(1.0)
     assert overlap(a, c) == pytest.approx(-1.0)
     assert overlap(*of("x", "x²")) == pytest.approx(0.0, abs=1e-12), "odd and even"
+
+
+def test_a_function_that_goes_with_another_among_small_inputs_may_go_against_it_among_large_ones():
+    a, b = of("gelu(x)", "gelu(x)-0.379·x²")
+    assert overlap(a, b) > 0.4
+    assert overlap(a, b, TRAINED) < 0.0
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,22 @@ def test_spikes_never_raise_the_learning_rate() -> None:
     assert adaptation.clip_scale < 1.0
 
 
+def test_a_line_that_lost_ground_is_believed_a_smaller_gain_than_a_healthy_one() -> None:
+    """A probe a twentieth of a nat better: annealing for a healthy line, not for a spoiled one."""
+    probe = {"lr_probe": (2.95, 3.0, 3.2), "lr_probe_ci": 0.01}
+    spoiled = 2.4 + np.array([0.0, 0.5, 0.4, 0.3, 0.25, 0.2, 0.2, 0.2])
+    assert MISMATCH in failed(course(generator(0, "spoiled"), spoiled, spoiled - 0.1, **probe))
+    assert MISMATCH not in failed(healthy(generator(0, "well"), **probe))
+
+
+def test_a_line_that_learns_by_heart_has_not_lost_ground() -> None:
+    probe = {"lr_probe": (2.95, 3.0, 3.2), "lr_probe_ci": 0.01}
+    rise = np.array([0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
+    found = failed(course(generator(0, "by heart"), 2.4 + rise, 2.3 - rise, **probe))
+    assert MISMATCH not in found
+    assert found
+
+
 @pytest.mark.parametrize("share", [0.4, 0.6])
 def test_a_small_pool_that_is_not_exhausted_is_seldom_called_so(share: float) -> None:
     rng = generator(0, "base")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from symbio_core.activations import (
     RESERVE,
+    TRAINED,
     Limits,
     Scale,
     canonical,
@@ -121,7 +122,7 @@ def test_every_generation_keeps_every_promise(
         assert rejection(tree) is None
         assert distance(tree, parse(state.line)) > 1e-3
         mirror = canonical(Scale(-1.0, tree))
-        goes_against = overlap(tree, parse(state.line)) < 0.0
+        goes_against = overlap(tree, parse(state.line), TRAINED) < 0.0
         assert not goes_against or candidate.mutation == "elite" or not within(mirror, limits)
         known = candidate.formula in state.known
         assert known == (candidate.mutation == "elite")
@@ -211,7 +212,9 @@ def test_a_mirror_image_is_turned_to_go_the_parents_way():
     for seed in range(30):
         trees = [parse(c.formula) for c in ask(initial_state(), 12, seed=seed, immigrants=0.8,
                                                max_nodes=12, max_depth=6).candidates]  # fmt: skip
-        assert all(overlap(tree, parse("gelu(x)")) >= 0.0 for tree in trees if n_nodes(tree) < 9)
+        assert all(
+            overlap(tree, parse("gelu(x)"), TRAINED) >= 0.0 for tree in trees if n_nodes(tree) < 9
+        )
 
 
 def test_an_exhausted_space_gives_fewer_candidates_and_says_how_many_were_known(scene):

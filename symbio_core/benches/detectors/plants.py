@@ -207,7 +207,7 @@ def stagnation(config: RunConfig, folder: Path) -> Life:
 
 def mismatch(config: RunConfig, folder: Path) -> Life:
     """Send a line that learns well on at 30 times its learning rate."""
-    life = Life(tiny(config, ALONE), folder)
+    life = Life(tiny(config, ALONE | {"gates.eval_batches": 48}), folder)
     life.phase("abiogenesis", GROWN)
     life.phase("primordial", 120, lr_scale=30.0)
     return life

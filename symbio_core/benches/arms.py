@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, TypeVar
 
 from symbio_core import runner
@@ -154,5 +155,13 @@ def heading(bench: str, config: RunConfig, jobs: int) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "jobs": jobs},
         "model": model_in_words(config),
-        "config": config.model_dump(mode="json"),
+        "config": placeless(config),
     }
+
+
+def placeless(config: RunConfig) -> dict[str, Any]:
+    """Return all settings that bear on a figure: of folders, which differ by machine, the name."""
+    told = config.model_dump(mode="json", exclude={"storage": {"root"}})
+    if not config.data.corpus.startswith("gs://"):
+        told["data"]["corpus"] = Path(told["data"]["corpus"]).name
+    return told

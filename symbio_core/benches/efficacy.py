@@ -9,12 +9,9 @@ time on a GPU.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from multiprocessing import get_context
 from typing import Any
 
@@ -23,6 +20,7 @@ from rich.table import Table
 from scipy import stats
 
 from symbio_core import runner
+from symbio_core.benches import arms
 from symbio_core.config import RunConfig, changed
 from symbio_core.runner.confirm import fixed_functions
 from symbio_core.runner.run import cache_of
@@ -63,10 +61,7 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
         by_seconds = list(_told(pool.map(_train_fixed, *zip(*longer, strict=True)), say))
     names = {text: name for name, text in fixed.items()}
     data = {
-        "bench": "efficacy",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "jobs": jobs},
-        "config": config.model_dump(mode="json"),
+        **arms.heading("efficacy", config, jobs),
         "symbio": lives,
         "fixed_steps": [arm | {"name": names[arm["formula"]]} for arm in by_steps],
         "fixed_seconds": [arm | {"name": names[arm["formula"]]} for arm in by_seconds],

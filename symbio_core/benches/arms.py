@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,8 +68,26 @@ def each(work: Callable[[A], B], items: Sequence[A], jobs: int) -> Iterator[B]:
     if jobs == 1:
         yield from map(work, items)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with workers(jobs) as pool:
         yield from pool.map(work, items)
+
+
+def workers(jobs: int) -> ProcessPoolExecutor:
+    """Return so many processes, which end when this one does, however that comes about."""
+    return ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=_end_with_the_parent
+    )
+
+
+def _end_with_the_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 def told(results: Iterable[B], line: Callable[[B], str], say: Say) -> list[B]:

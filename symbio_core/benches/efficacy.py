@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from scipy import stats
 
 from symbio_core import runner
 from symbio_core.benches import arms
-from symbio_core.config import RunConfig, changed
+from symbio_core.config import RunConfig
 from symbio_core.runner.confirm import fixed_functions
 from symbio_core.runner.run import cache_of
 from symbio_core.runner.workbench import Workbench
@@ -41,14 +39,11 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
         jobs: arms at once, one CPU thread each where there is more than one.
         say: takes a line of progress.
     """
-    changes: dict[str, Any] = {"budget.max_seconds": None, "gates.overtime": 1e6}
-    if jobs > 1:
-        changes["compute.threads"] = 1
-    config = changed(config, changes)
-    configs = [changed(config, {"seed": config.seed + i}) for i in range(seeds)]
+    config = arms.unhurried(config, jobs)
+    configs = arms.seeded(config, seeds)
     fixed = fixed_functions(gated=config.model.ffn == "gated")
     Workbench(config, cache_of(config))  # one process writes the token files, the others read them
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with arms.workers(jobs) as pool:
         lives = list(_told(pool.map(_live, configs), say))
         pairs = [(c, f, c.budget.steps) for c in configs for f in fixed.values()]
         by_steps = list(_told(pool.map(_train_fixed, *zip(*pairs, strict=True)), say))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,3 +45,43 @@ def test_figures_tell_the_settings_but_no_folder_of_the_machine(corpus: str, tol
 @pytest.mark.parametrize("file", FIGURES, ids=lambda file: file.stem)
 def test_committed_figures_name_no_folder(file: Path) -> None:
     assert not [text for text in strings(json.loads(file.read_text())) if text.startswith("/")]
+
+
+BLOCKED = """
+import os, sys
+from pathlib import Path
+from symbio_core.benches import arms
+
+def block(name):
+    Path(name).write_text(str(os.getpid()))
+    while True:
+        os.read(os.pipe()[0], 1)
+
+if __name__ == "__main__":
+    list(arms.each(block, sys.argv[1:], 2))
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_bench_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "blocked.py"
+    script.write_text(BLOCKED)
+    files = [tmp_path / "one", tmp_path / "two"]
+    bench = subprocess.Popen([sys.executable, script, *files], cwd=Path(__file__).parents[2])
+    deadline = time.monotonic() + 120
+    while not all(file.exists() and file.read_text() for file in files):
+        assert bench.poll() is None
+        assert time.monotonic() < deadline
+    workers = [int(file.read_text()) for file in files]
+    bench.kill()
+    bench.wait()
+    while any(is_running(pid) for pid in workers):
+        assert time.monotonic() < deadline
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process lives; one that nobody has collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -336,6 +336,7 @@ def _live(config: RunConfig, run_id: str | None, *, plain: bool, root: str | Non
 
     name = run_id or runner.new_name(config)
     where = root or config.storage.root
+    there = "" if where == "storage" else f" --storage {where}"
     out.print(f"run {name}  (profile {config.profile}, seed {config.seed})", markup=False)
     if run_id in runner.names(where):
         out.print("it exists: going on where it stands, under its own settings")
@@ -351,14 +352,13 @@ def _live(config: RunConfig, run_id: str | None, *, plain: bool, root: str | Non
                 finished = embedded.run_embedded(config, name)
     except Interrupted as error:
         raise Interrupted(
-            f"stopped; all is saved. Go on with: symbio resume {name}"
-            + ("" if where == "storage" else f" --storage {where}")
+            f"stopped; all is saved. Go on with: symbio resume {name}{there}"
         ) from error
     finally:
         signal.signal(signal.SIGINT, previous)
     out.print(f"done in {duration(finished.totals.seconds)}")
     _show_result(finished.verdict, runner.report_path(where, name))
-    out.print(f'talk    symbio sample {name} --prompt "…"', markup=False)
+    out.print(f'talk    symbio sample {name}{there} --prompt "…"', markup=False)
 
 
 def _stop_softly(_signal: int, _frame: FrameType | None) -> None:

@@ -37,7 +37,11 @@ def verify_resume(
     config = wanted(profile_name, corpus, settings, config_file)
     with tempfile.TemporaryDirectory() as folder:
         short = killing.shortened(config, folder)
-        out.print(f"a run of {short.budget.steps} steps, undisturbed and then killed {kills} times")
+        out.print(
+            f"A run of {short.budget.steps} steps is lived undisturbed, then again until it has "
+            f"been killed {killing.times(kills)}.",
+            soft_wrap=True,
+        )
         proof = killing.prove(
             short, kills, lambda line: out.print(line, markup=False, soft_wrap=True)
         )

@@ -108,6 +108,7 @@ def a_person_sees_addresses_in_the_bucket(server: StorageServer) -> None:
     again = CliRunner().invoke(app, ["resume", "far", "--plain", *words])
     assert again.exit_code == 0
     assert "report  gs://mine/runs/runs/far/report/report.html" in again.output
+    assert "talk    symbio sample far --storage gs://mine/runs --prompt" in again.output
 
 
 def test_a_corpus_that_is_too_small_is_told_by_its_address(

@@ -470,6 +470,12 @@ class ElsewhereSettings(Settings):
     secrets: dict[str, str] = {}
     """Environment variable of the worker → projects/P/secrets/NAME in Secret Manager."""
 
+    pass_on: tuple[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], ...] = (
+        "PREFECT_API_KEY",
+        "PREFECT_API_AUTH_STRING",
+    )
+    """Your own environment variables that a cloud machine gets by way of Secret Manager."""
+
     @field_validator("secrets")
     @classmethod
     def secrets_are_names(cls, secrets: dict[str, str]) -> dict[str, str]:

@@ -448,6 +448,29 @@ class Decision(Record):
     """Attempts were exhausted and the run went on all the same."""
 
 
+class MachineCost(Record):
+    """What one rented machine of a run cost, as it was last told."""
+
+    name: str
+    zone: str
+    machine_type: str
+    spot: bool
+    seconds: float
+    """How long it ran (s)."""
+    billed_s: int
+    """Seconds that are charged."""
+    usd: float
+    """What it cost ($)."""
+    usd_per_hour: float
+    """Its price, its disk included ($/h)."""
+    price_note: str
+    """Where the price comes from, with its day."""
+    ended: str
+    """What ended it, why it was refused, or `running`."""
+    is_over: bool
+    """Nothing of it is left, so its figures are final."""
+
+
 class RunState(Record):
     """Where a run stands: a fold over its journal."""
 
@@ -468,6 +491,8 @@ class RunState(Record):
     flags: tuple[str, ...] = ()
     confirmed: bool = False
     """Whether the confirmation has been held."""
+    machines: tuple[MachineCost, ...] = ()
+    """Every rented machine that the run ordered, in order; none on a machine of one's own."""
     finished: str | None = None
     """Why the run ended, once it has."""
 

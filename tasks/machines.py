@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 import anyio
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, get_current_settings
 
-from tasks.working import is_retryable, run_at
+from symbio_core.errors import LeaseHeld, LeaseLost
+from tasks.working import in_thread, is_retryable, run_at
 
 if TYPE_CHECKING:
     from symbio_core.runner.machines import RunMachine
@@ -21,6 +23,7 @@ _machines: dict[tuple[str, str], RunMachine] = {}
 
 def machine_of(root: str, run_id: str) -> RunMachine | None:
     """Return the run's machine in the cloud; None where its phases run on no such machine."""
+    from symbio_core.runner.accounts import enter_costs
     from symbio_core.runner.machines import RunMachine
 
     run = run_at(root, run_id)
@@ -33,8 +36,21 @@ def machine_of(root: str, run_id: str) -> RunMachine | None:
             run.store.store,
             api_url=PREFECT_API_URL.value() or "",
             say=get_run_logger().info,
+            # Whichever object holds the run open by then writes its journal.
+            account=lambda ledger: enter_costs(run_at(root, run_id), ledger),
+            secrets=_own_secrets(),
         )
     return _machines[root, run_id]
+
+
+def _own_secrets() -> dict[str, str]:
+    """Return this process's environment, with what `prefect cloud login` keeps in a profile."""
+    api = get_current_settings().api
+    found = {
+        "PREFECT_API_KEY": api.key.get_secret_value() if api.key else "",
+        "PREFECT_API_AUTH_STRING": api.auth_string.get_secret_value() if api.auth_string else "",
+    }
+    return {**os.environ, **{name: value for name, value in found.items() if value}}
 
 
 async def remove_machine(root: str, run_id: str) -> None:
@@ -53,6 +69,13 @@ async def remove_machine(root: str, run_id: str) -> None:
     persist_result=False,
 )
 async def _remove_machine(root: str, run_id: str) -> None:
+    run = run_at(root, run_id)
+    try:
+        await in_thread(run.claim)
+    except (LeaseHeld, LeaseLost) as taken:
+        # Another parent keeps the run by now, and the machine is that one's.
+        get_run_logger().warning(f"machines are left alone: {taken}")
+        return
     machine = machine_of(root, run_id)
     assert machine is not None
     ledger = await asyncio.to_thread(machine.remove)

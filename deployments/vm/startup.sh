@@ -74,13 +74,27 @@ get_python() {
   fi
 }
 
+# The right to read a secret takes up to some minutes to hold after it was given.
+read_secret() {
+  local value left=${SYMBIO_VM_SECRET_TRIES:-18}
+  while :; do
+    value=$(fetch "$secrets/v1/$1:access" | sed -n 's/.*"data" *: *"\([^"]*\)".*/\1/p') || true
+    left=$((left - 1))
+    if [ -n "$value" ] || [ "$left" -le 0 ]; then
+      echo "$value"
+      return
+    fi
+    sleep 10
+  done
+}
+
 # One attribute a secret: symbio-secret-NAME holds where in Secret Manager the value of NAME lies.
 get_secrets() {
   local name where value
   for name in $(attribute '' | sed -n 's/^symbio-secret-//p'); do
     where=$(attribute "symbio-secret-$name")
     case $where in */versions/*) ;; *) where=$where/versions/latest ;; esac
-    value=$(fetch "$secrets/v1/$where:access" | sed -n 's/.*"data" *: *"\([^"]*\)".*/\1/p') || true
+    value=$(read_secret "$where")
     [ -n "$value" ] || { say "secret $where cannot be read"; return 1; }
     value=$(base64 -d <<<"$value") || { say "secret $where is damaged"; return 1; }
     export "$name=$value"

@@ -120,14 +120,15 @@ def sweep(
     config_file: File = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them without asking.")] = False,
 ) -> None:
-    """Find machines and disks with this project's label that nobody needs, and remove them."""
+    """Find machines, disks and secrets of this project that nobody needs, and remove them."""
     from symbio_core.runner import clouding
 
     config = _settings(None, storage, profile_name, settings, config_file)
     found = clouding.orphans(config)
     for one in found:
         age = duration(one.age_s)
-        out.print(f"{one.kind} {one.name} in {one.zone}, {age} old: {one.why}", markup=False)
+        where = f" in {one.zone}" if one.zone else ""
+        out.print(f"{one.kind} {one.name}{where}, {age} old: {one.why}", markup=False)
     if not found:
         out.print("nothing to sweep")
         return

@@ -325,8 +325,16 @@ class Provisioner:
             if not token:
                 return
 
-    def fetch(self, host: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Return the JSON of another Google service: GET, or POST where there is a body.
+    def fetch(
+        self, host: str, path: str, body: dict[str, Any] | None = None, verb: str | None = None
+    ) -> Any:
+        """Return the JSON of another Google service.
+
+        Args:
+            host: the service, for example `iam.googleapis.com`.
+            path: path and query.
+            body: what is sent as JSON.
+            verb: HTTP method; without one GET, or POST where there is a body.
 
         Raises:
             CloudRefused: in one line, with the service's code.
@@ -335,12 +343,12 @@ class Provisioner:
         from google.auth.transport import requests as transport
 
         base = self.endpoint if self._is_local() and self.endpoint else f"https://{host}"
-        verb = "GET" if body is None else "POST"
+        method = verb or ("GET" if body is None else "POST")
         session: Any = transport.AuthorizedSession(self._login())  # type: ignore[no-untyped-call]
 
         def once() -> Any:
             wait_s = self.patience.request_s
-            reply = session.request(verb, f"{base}{path}", json=body, timeout=wait_s)
+            reply = session.request(method, f"{base}{path}", json=body, timeout=wait_s)
             if reply.status_code >= 400:
                 raise from_http_response(reply)  # type: ignore[no-untyped-call]
             return reply.json()

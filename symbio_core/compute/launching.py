@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from symbio_core.compute.failover import Failure, GiveUp, Place, next_place
@@ -36,9 +36,11 @@ class Launcher:
     """The most that the run's machines may cost ($)."""
     ledger: Ledger = field(default_factory=Ledger)
     failures: list[Failure] = field(default_factory=list)
-    """What was refused or taken back; clear it when the run has made progress."""
+    """What was refused or taken back since the run last made progress; bounds what is tried."""
     remember: Callable[[Ledger], None] = _quiet
     """Keeps the ledger; called before every order and after every change."""
+    remember_failures: Callable[[Sequence[Failure]], None] = _quiet
+    """Keeps the failures, so that a parent that starts again counts on from them."""
     say: Callable[[str], None] = _quiet
     """Told in a sentence what happens."""
     clock: Callable[[], float] = time.time
@@ -58,6 +60,8 @@ class Launcher:
         while (found := self._reused(doomed)) is None:
             decision = next_place(self.provisioner.settings, self.failures, self.clock())
             if isinstance(decision, GiveUp):
+                # Whoever reads that and starts the run again wants every place tried anew.
+                self.forget_failures()
                 raise NoCapacity(decision.reason)
             if decision.wait_s > 0.0:
                 self.say(f"{decision.place.zone} rests for another {decision.wait_s:.0f} s")
@@ -70,7 +74,13 @@ class Launcher:
     def lost(self, machine: Machine, code: str) -> None:
         """Note that a machine was taken back or broke, so that the next comes from elsewhere."""
         place = Place(zone=machine.zone, spot=machine.spot)
-        self.failures.append(Failure(place=place, code=code, at_s=self.clock()))
+        self._count(Failure(place=place, code=code, at_s=self.clock()))
+
+    def forget_failures(self) -> None:
+        """Take every place for worth a try again: the run got on, or its end was told."""
+        if self.failures:
+            self.failures.clear()
+            self.remember_failures(())
 
     def settle(self) -> Ledger:
         """Bring the ledger up to what the service says about each machine's time."""
@@ -199,7 +209,11 @@ class Launcher:
 
     def _failed(self, error: CloudRefused, place: Place) -> None:
         self.say(str(error))
-        self.failures.append(Failure.of(error, place, self.clock()))
+        self._count(Failure.of(error, place, self.clock()))
+
+    def _count(self, failure: Failure) -> None:
+        self.failures.append(failure)
+        self.remember_failures(tuple(self.failures))
 
     def _keep(self, ledger: Ledger) -> None:
         if ledger != self.ledger:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from symbio_core.compute.machines import Stay
 from symbio_core.compute.prices import MINIMUM_S, Price
-from symbio_core.records import Record
+from symbio_core.records import MachineCost, Record
 
 SHUTDOWN_S = 150.0
 """Time that an ending machine is still paid for: a checkpoint, the power button, the plug (s)."""
@@ -48,6 +48,22 @@ class MachineAttempt(Record):
     def usd(self, now: float) -> float:
         """Return what it costs up to ``now`` ($)."""
         return self.billed_s(now) * self.price.usd_per_hour / 3600.0
+
+    def cost(self, now: float) -> MachineCost:
+        """Return what a journal and a report keep of it, as it stands at ``now``."""
+        return MachineCost(
+            name=self.name,
+            zone=self.zone,
+            machine_type=self.machine_type,
+            spot=self.spot,
+            seconds=self.seconds(now),
+            billed_s=self.billed_s(now),
+            usd=self.usd(now),
+            usd_per_hour=self.price.usd_per_hour,
+            price_note=self.price.note,
+            ended=self.why,
+            is_over=self.is_over,
+        )
 
     def is_paid(self) -> bool:
         """Say whether it runs, or may run without our knowing, and so costs more each second."""

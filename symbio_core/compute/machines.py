@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -90,6 +91,25 @@ class Disk(Record):
     """Some machine has it, running or not."""
 
 
+class KeptSecret(Record):
+    """A secret in Secret Manager that carries the project's label; its value is not here."""
+
+    name: str
+    """projects/PROJECT/secrets/ID."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    created: float | None = None
+    """When it was made (Unix seconds)."""
+
+    @staticmethod
+    def read(secret: dict[str, Any]) -> KeptSecret:
+        """Return a secret as the service's JSON describes it."""
+        stamp = secret.get("createTime", "")
+        created = datetime.fromisoformat(stamp).timestamp() if stamp else None
+        return KeptSecret(
+            name=str(secret["name"]), labels=dict(secret.get("labels", {})), created=created
+        )
+
+
 class Stay(Record):
     """One stretch of a machine's life that is paid for, as the service's operations tell it."""
 
@@ -149,9 +169,14 @@ def machine_name(run_id: str, number: int) -> str:
 
     Two parents that launch the same machine therefore collide instead of paying twice.
     """
+    return f"{run_stem(run_id)}-{number}"
+
+
+def run_stem(run_id: str) -> str:
+    """Return what the names of all that belongs to a run begin with; no two runs share one."""
     stem = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
     mark = hashlib.sha256(run_id.encode()).hexdigest()[:6]
-    return f"symbio-{stem[:40].rstrip('-')}-{mark}-{number}"
+    return f"symbio-{stem[:40].rstrip('-')}-{mark}"
 
 
 def check_metadata(metadata: dict[str, str]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
 from symbio_core.compute.gce import Provisioner
-from symbio_core.compute.machines import RUN_LABEL, Disk, Machine, label_value
+from symbio_core.compute.machines import RUN_LABEL, Disk, KeptSecret, Machine, label_value
+from symbio_core.compute.secret_manager import delete_secret, list_secrets
 from symbio_core.errors import CloudRefused
 from symbio_core.records import Record
 
@@ -15,11 +16,12 @@ GRACE_S = 900.0
 
 
 class Orphan(Record):
-    """Something that costs money and that nobody needs."""
+    """Something that costs money, or should not lie about, and that nobody needs."""
 
-    kind: Literal["machine", "disk"]
+    kind: Literal["machine", "disk", "secret"]
     name: str
     zone: str
+    """Where it lies; empty for a secret, which lies in the project."""
     run: str
     """Label of the run that it belonged to."""
     age_s: float
@@ -37,6 +39,7 @@ class Swept(Record):
 def orphans(
     machines: Sequence[Machine],
     disks: Sequence[Disk],
+    secrets: Sequence[KeptSecret] = (),
     *,
     live_runs: Collection[str] | None,
     now: float,
@@ -48,6 +51,7 @@ def orphans(
     Args:
         machines: all that carry the project's label.
         disks: likewise.
+        secrets: likewise.
         live_runs: runs whose lease is held; None if that cannot be known, and then only what is
             too old, or a disk without a machine, counts.
         now: the time (Unix seconds).
@@ -67,6 +71,12 @@ def orphans(
         age_s = _age(disk.created, now)
         if age_s >= grace_s and not disk.is_used:
             found.append(_orphan("disk", disk, age_s, "no machine uses it"))
+    for secret in secrets:
+        age_s = _age(secret.created, now)
+        run = secret.labels.get(RUN_LABEL, "")
+        if live is not None and run not in live and age_s >= grace_s:
+            short, why = secret.name.rpartition("/")[2], "no live run needs it"
+            found.append(Orphan(kind="secret", name=short, zone="", run=run, age_s=age_s, why=why))
     return tuple(found)
 
 
@@ -86,6 +96,7 @@ def find_orphans(
     return orphans(
         provisioner.list_owned(),
         provisioner.list_disks(),
+        list_secrets(provisioner),
         live_runs=live_runs,
         now=clock(),
         longest_s=provisioner.settings.max_run_hours * 3600.0,
@@ -97,8 +108,10 @@ def _swept(provisioner: Provisioner, orphan: Orphan) -> Swept:
     try:
         if orphan.kind == "machine":
             provisioner.delete_by_name(orphan.zone, orphan.name)
-        else:
+        elif orphan.kind == "disk":
             provisioner.delete_disk(orphan.zone, orphan.name)
+        else:
+            delete_secret(provisioner, orphan.name)
     except CloudRefused as error:
         return Swept(orphan=orphan, removed=False, trouble=str(error))
     return Swept(orphan=orphan, removed=True)

@@ -17,6 +17,7 @@ from symbio_core.records import (
     Battery,
     Decision,
     Interval,
+    MachineCost,
     Outcome,
     PhasePlan,
     Record,
@@ -79,8 +80,22 @@ def step(config: RunConfig, folded: Folded, event: Event) -> Folded:
             return _with(folded, battery=Battery.model_validate(event["battery"]))
         case "decided":
             return _decided(config, folded, event)
+        case "machine":
+            return _paid(folded, MachineCost.model_validate(event["machine"]))
+        case "finished":
+            # Where the money ended it in the midst of a phase, no decision says so.
+            why = folded.state.finished or str(event["reason"])
+            state = folded.state.model_copy(update={"finished": why})
+            return folded.model_copy(update={"state": state, "pending": None})
         case _:
             return folded
+
+
+def _paid(folded: Folded, machine: MachineCost) -> Folded:
+    """Return the fold with the newest word about what a machine cost."""
+    known = {one.name: one for one in folded.state.machines} | {machine.name: machine}
+    state = folded.state.model_copy(update={"machines": tuple(known.values())})
+    return folded.model_copy(update={"state": state})
 
 
 def _folded(

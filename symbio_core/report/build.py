@@ -19,6 +19,7 @@ from symbio_core.report.numbers import finite, finite_interval, ratio
 from symbio_core.report.schema import (
     AttemptSummary,
     CheckpointSummary,
+    CostSummary,
     DecisionSummary,
     Efficiency,
     FinalReport,
@@ -79,6 +80,7 @@ def build(
         candidates=candidates(attempts),
         dormant=tuple(_checkpoint(ref) for ref in state.dormant),
         totals=_totals(config, attempts, state, on_gpu=on_gpu),
+        cost=_cost(config, state),
         flags=state.flags,
         finished=finished,
         started=started,
@@ -185,6 +187,18 @@ def _totals(
         candidates=_candidates(attempts),
         fall_nats=fall,
         fall_nats_per_s=ratio(fall, seconds),
+    )
+
+
+def _cost(config: RunConfig, state: RunState) -> CostSummary | None:
+    if not state.machines:
+        return None
+    return CostSummary(
+        machines=state.machines,
+        seconds=sum(one.seconds for one in state.machines),
+        billed_s=sum(one.billed_s for one in state.machines),
+        usd=sum(one.usd for one in state.machines),
+        cap_usd=config.budget.max_usd,
     )
 
 

@@ -10,7 +10,7 @@ from string import Template
 from plotly.offline import get_plotlyjs
 
 from symbio_core.records import Attempt, Confirmation
-from symbio_core.report import answer, cells, deciding, gate_tables, sections
+from symbio_core.report import answer, cells, costs, deciding, gate_tables, sections
 from symbio_core.report.schema import FinalReport
 
 QUESTION = "Did the evolved activation beat GELU, SiLU and ReLU² on this corpus at equal cost?"
@@ -33,6 +33,7 @@ def render(report: FinalReport, attempts: Sequence[Attempt]) -> str:
             deciding.decisions(report),
             sections.written(attempts),
             sections.use(report, attempts),
+            costs.costs(report),
             sections.facts(report),
         )
     )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from symbio_core.config import PhaseName
-from symbio_core.records import AppliedChange, Confirmation, Environment, Interval
+from symbio_core.records import AppliedChange, Confirmation, Environment, Interval, MachineCost
 from symbio_core.report.schema_search import (
     CandidateSummary,
     FusionSummary,
@@ -180,6 +180,21 @@ class Totals(ReportPart):
     fall_nats_per_s: float | None
 
 
+class CostSummary(ReportPart):
+    """What the rented machines of a run cost."""
+
+    machines: tuple[MachineCost, ...]
+    """Every one that was ordered, in order, those that were refused included."""
+    seconds: float
+    """How long they ran (s)."""
+    billed_s: int
+    """Seconds that are charged."""
+    usd: float
+    """All of them together ($)."""
+    cap_usd: float | None
+    """The most they were allowed to cost ($); None where there was no cap."""
+
+
 class FinalReport(ReportPart):
     """The whole answer of a run, as final-report.json keeps it."""
 
@@ -201,6 +216,8 @@ class FinalReport(ReportPart):
     """Every candidate that was trained and scored."""
     dormant: tuple[CheckpointSummary, ...]
     totals: Totals
+    cost: CostSummary | None
+    """None where the run rented no machine."""
     flags: tuple[str, ...]
     finished: str
     """Why the run ended."""

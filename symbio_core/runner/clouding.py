@@ -14,7 +14,8 @@ from symbio_core.compute.machines import Machine
 from symbio_core.compute.sweep import GRACE_S, Orphan, Swept, find_orphans, sweep
 from symbio_core.config import RunConfig
 from symbio_core.errors import UnknownRun
-from symbio_core.runner.machines import RunMachine, read_ledger
+from symbio_core.runner.accounts import read_ledger
+from symbio_core.runner.machines import RunMachine
 from symbio_core.runner.opening import reopen
 from symbio_core.storage import list_runs, open_store
 from symbio_core.storage.lease import lease_of

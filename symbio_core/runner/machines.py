@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -13,8 +14,15 @@ from symbio_core.compute.gce import Provisioner
 from symbio_core.compute.launching import Launcher
 from symbio_core.compute.ledger import SHUTDOWN_S, Ledger
 from symbio_core.compute.machines import Machine
+from symbio_core.compute.secret_manager import SecretKeeper
 from symbio_core.config import RunConfig
-from symbio_core.errors import CloudRefused, ConfigError, SwapLost
+from symbio_core.errors import CloudRefused, ConfigError
+from symbio_core.runner.accounts import (
+    read_failures,
+    read_ledger,
+    write_failures,
+    write_ledger,
+)
 from symbio_core.storage import ObjectStore
 from symbio_core.storage.machine_notes import MachineNote, read_note
 
@@ -37,8 +45,24 @@ class RunMachine:
         api_url: str,
         project: Path | None = None,
         say: Callable[[str], None] = print,
+        account: Callable[[Ledger], None] | None = None,
+        secrets: Mapping[str, str] | None = None,
         patience: Patience | None = None,
     ) -> None:
+        """Keep the machine of a run.
+
+        Args:
+            run_id: whose machine it is.
+            config: the run's settings.
+            store: the storage root.
+            api_url: address of the Prefect server as the parent sees it.
+            project: the checkout whose code the machine runs; empty takes the current folder.
+            say: told in a sentence what happens.
+            account: told the ledger after each change, once it is kept.
+            secrets: values that the machine needs, by environment variable; empty takes those of
+                this process that `compute.elsewhere.pass_on` names.
+            patience: how long to try, and how often to look.
+        """
         self.run_id = run_id
         self.config = config
         self.store = store
@@ -46,6 +70,8 @@ class RunMachine:
         self.project = project or Path.cwd()
         self.say = say
         self.patience = patience
+        self.account = account or (lambda ledger: None)
+        self.secrets = passed_on(config, os.environ if secrets is None else secrets)
         self.machine: Machine | None = None
         self.doomed: set[str] = set()
         self._ignored_boot = ""
@@ -73,15 +99,27 @@ class RunMachine:
         data = packed(self.project)
         code, key = address(data)
         self.store.create(key, data)
+        keeper = self.keeper
+        metadata = attributes(self.config, self.run_id, code, self.api_url)
+        metadata |= {f"symbio-secret-{name}": keeper.name(name) for name in self.secrets}
         return Launcher(
-            Provisioner(self.config.compute.gce, patience=self.patience),
+            keeper.provisioner,
             self.run_id,
             startup_script=(self.project / STARTUP).read_text(encoding="utf-8"),
-            metadata=attributes(self.config, self.run_id, code, self.api_url),
+            metadata=metadata,
             cap_usd=self.config.budget.max_usd,
             ledger=read_ledger(self.store, self.run_id),
-            remember=lambda ledger: write_ledger(self.store, self.run_id, ledger),
+            failures=list(read_failures(self.store, self.run_id)),
+            remember=self._remember,
+            remember_failures=lambda some: write_failures(self.store, self.run_id, some),
             say=self.say,
+        )
+
+    @cached_property
+    def keeper(self) -> SecretKeeper:
+        """What passes the operator's secrets on to the machine."""
+        return SecretKeeper(
+            Provisioner(self.config.compute.gce, patience=self.patience), self.run_id
         )
 
     def up(self) -> Machine:
@@ -92,7 +130,10 @@ class RunMachine:
             PriceCapReached: the cap leaves no money for a machine.
             CloudRefused: the service could not be reached.
         """
-        machine = self.launcher.bring_up(self.doomed)
+        launcher = self.launcher
+        for name, value in self.secrets.items():
+            self.keeper.keep(name, value)
+        machine = launcher.bring_up(self.doomed)
         self.doomed.clear()
         if self.machine is None or self.machine.name != machine.name:
             self.say(f"machine {machine.name} runs in {machine.zone}")
@@ -132,7 +173,7 @@ class RunMachine:
 
     def progressed(self) -> None:
         """Forget what was refused: the run got on, so all places are worth a try again."""
-        self.launcher.failures.clear()
+        self.launcher.forget_failures()
 
     def money_ends(self) -> bool:
         """Say whether a phase that comes to its end now just stays below the cap on dollars."""
@@ -143,10 +184,17 @@ class RunMachine:
         return not self._may_go_on(SHUTDOWN_S)
 
     def remove(self) -> Ledger:
-        """Delete every machine of the run and return what they have cost."""
+        """Delete every machine of the run and its secrets, and return what they have cost."""
         self.launcher.remove_all()
         self.machine = None
+        self.keeper.remove_all()
+        # Also what was changed by hand meanwhile: the report tells the ledger's figures.
+        self.account(self.launcher.ledger)
         return self.launcher.ledger
+
+    def _remember(self, ledger: Ledger) -> None:
+        write_ledger(self.store, self.run_id, ledger)
+        self.account(ledger)
 
     def _may_go_on(self, shutdown_s: float) -> bool:
         return self.launcher.ledger.may_go_on(
@@ -172,6 +220,13 @@ class RunMachine:
         return "" if seen.is_alive else f"it is {seen.status}"
 
 
+def passed_on(config: RunConfig, values: Mapping[str, str]) -> dict[str, str]:
+    """Return the secrets among ``values`` that a machine is to get and that no setting names."""
+    elsewhere = config.compute.elsewhere
+    wanted = [name for name in elsewhere.pass_on if name not in elsewhere.secrets]
+    return {name: values[name] for name in wanted if values.get(name)}
+
+
 def attributes(config: RunConfig, run_id: str, code: str, api_url: str) -> dict[str, str]:
     """Return what a run's machine is told through its metadata: names and numbers, no secrets.
 
@@ -192,31 +247,3 @@ def attributes(config: RunConfig, run_id: str, code: str, api_url: str) -> dict[
         "symbio-beat-s": f"{elsewhere.beat_s:g}",
     }
     return own | {f"symbio-secret-{name}": where for name, where in elsewhere.secrets.items()}
-
-
-def read_ledger(store: ObjectStore, run_id: str) -> Ledger:
-    """Return what a run's machines have cost; an empty ledger before the first."""
-    found = store.read(_ledger_key(run_id))
-    return Ledger.model_validate_json(found.data) if found else Ledger()
-
-
-def write_ledger(store: ObjectStore, run_id: str, ledger: Ledger) -> None:
-    """Keep a run's ledger.
-
-    Raises:
-        SwapLost: another parent writes it at the same time.
-    """
-    key = _ledger_key(run_id)
-    data = ledger.model_dump_json(indent=1).encode() + b"\n"
-    for _try in range(5):
-        found = store.read(key)
-        try:
-            store.swap(key, data, found.version if found else None)
-        except SwapLost:
-            continue
-        return
-    raise SwapLost(f"{store.where(key)} changes all the time; see that one parent keeps this run")
-
-
-def _ledger_key(run_id: str) -> str:
-    return f"runs/{run_id}/machines/ledger.json"

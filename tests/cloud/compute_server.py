@@ -25,6 +25,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 from urllib.request import Request, urlopen
 
+from tests.cloud import secret_manager
 from tests.cloud.compute_world import MACHINE_TYPES, ZONES, Fault, Rejected, Timings, World
 
 BASE = r"/compute/v1/projects/(?P<project>[^/]+)"
@@ -54,7 +55,9 @@ ROUTES = [
     ("POST", r"/v1/projects/(?P<project>[^/:]+):testIamPermissions", "testIamPermissions"),
     ("GET", r"/v1/projects/(?P<project>[^/]+)/serviceAccounts/(?P<name>[^/]+)", "serviceAccount"),
     ("GET", r"/v1/projects/(?P<project>[^/]+)/services:batchGet", "services"),
+    *secret_manager.ROUTES,
 ]
+DEFAULT_ACCOUNT = "1-compute@developer.gserviceaccount.com"
 WORDS = {
     400: ("invalid", "Invalid request"),
     401: ("required", "Login required"),
@@ -87,7 +90,10 @@ class ComputeServer:
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
         (root / "disks").mkdir(parents=True, exist_ok=True)
         self.world = World(root, timings=timings or Timings(), base=self.url)
-        self.world.env = {"SYMBIO_GCE_ENDPOINT": self.url, **(env or {})}
+        # All services of the project answer at one address here.
+        here = {"SYMBIO_GCE_ENDPOINT": self.url, "SYMBIO_SECRETS_ENDPOINT": self.url}
+        self.world.env = here | (env or {})
+        self.vault = secret_manager.SecretManager()
         self.permissions: set[str] | None = None
         """What the caller may do; None means everything."""
         self.accounts: set[str] | None = None
@@ -130,7 +136,21 @@ class ComputeServer:
 
     # --- one method of the API each
 
+    def account_of(self, token: str) -> str:
+        """Return the account that a machine's token stands for; empty for anybody else."""
+        if token != "Bearer ya29.test":
+            return ""
+        emails = {
+            one.get("email", "default")
+            for vm in self.world.vms.values()
+            for one in vm.resource.get("serviceAccounts", [])
+        }
+        return DEFAULT_ACCOUNT if emails == {"default"} else ",".join(sorted(emails))
+
     def answer(self, method: str, at: dict[str, str], query: dict[str, str], body: Any) -> Any:
+        if method in secret_manager.METHODS:
+            account = self.account_of(at.get("token", ""))
+            return self.vault.answer(method, at, query, body, account)
         world, project, zone, name = (
             self.world, at["project"], at.get("zone", ""), at.get("name", ""),
         )  # fmt: skip
@@ -203,7 +223,7 @@ class ComputeServer:
             case "project":
                 return {
                     "name": project, "id": "1", "quotas": self._quotas("global"),
-                    "defaultServiceAccount": "1-compute@developer.gserviceaccount.com",
+                    "defaultServiceAccount": DEFAULT_ACCOUNT,
                 }  # fmt: skip
             case "testIamPermissions":
                 asked = body.get("permissions", [])
@@ -301,6 +321,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.serve("POST")
 
+    def do_PATCH(self) -> None:
+        self.serve("PATCH")
+
     def do_DELETE(self) -> None:
         self.serve("DELETE")
 
@@ -315,7 +338,10 @@ class _Handler(BaseHTTPRequestHandler):
         for wanted, pattern, method in ROUTES:
             found = re.fullmatch(pattern, unquote(url.path))
             if found and wanted == verb:
-                return self.call(method, found.groupdict(), query, body)
+                at = found.groupdict()
+                if method == "accessSecret":
+                    at["token"] = self.headers.get("Authorization", "")
+                return self.call(method, at, query, body)
         return self.say(lambda: _reject(404, "notFound", f"no such method: {verb} {url.path}"))
 
     def call(self, method: str, at: dict[str, str], query: dict[str, str], body: Any) -> None:
@@ -375,8 +401,11 @@ class _Handler(BaseHTTPRequestHandler):
             with self.owner.world.lock:
                 status, text = 200, json.dumps(answer())
         except Rejected as error:
-            parts = {"message": error.message, "domain": "global", "reason": error.reason}
-            told = {"code": error.status, "message": error.message, "errors": [parts]}
+            told: dict[str, Any] = {"code": error.status, "message": error.message}
+            if error.reason:
+                # Newer services tell no reason apart from the status.
+                parts = {"message": error.message, "domain": "global", "reason": error.reason}
+                told["errors"] = [parts]
             status, text = error.status, json.dumps({"error": told})
         payload = text.encode()
         self.send_response(status)

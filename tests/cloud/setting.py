@@ -15,7 +15,7 @@ import pytest
 
 from deployments.surroundings import database_url, free_port, is_healthy
 from symbio_core.config import RunConfig, changed
-from symbio_core.runner.machines import read_ledger
+from symbio_core.runner.accounts import read_ledger
 from symbio_core.storage import open_store
 from tests.cloud.compute_server import ComputeServer, Timings
 from tests.cloud.guard import only_loopback

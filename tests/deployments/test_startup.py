@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import json
 import os
 import sys
 import tarfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ import pytest
 from deployments.surroundings import PROJECT
 from symbio_core.compute.gce import Provisioner
 from symbio_core.compute.machines import Machine, Order, machine_name
+from symbio_core.compute.secret_manager import SecretKeeper
 from symbio_core.config import GceSettings
 from symbio_core.runner.machines import STARTUP
 from tests.cloud.compute_server import ComputeServer
@@ -27,7 +25,6 @@ from tests.cloud.storage_server import StorageServer
 from tests.compute.conftest import HASTY
 
 SECRET = "pnu_correct-horse-battery"
-SECRET_NAME = "projects/my-project/secrets/prefect-key"
 # Stands in the archive where the watchdog is: it leaves on the disk what it was started with.
 SEEN = """
 import json, os, pathlib, sys, time
@@ -37,22 +34,6 @@ names = ("PREFECT_API_KEY", "PREFECT_API_URL", "PWD")
 time.sleep(600)
 """
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
-
-class Secrets(BaseHTTPRequestHandler):
-    """Secret Manager, as far as reading one secret goes."""
-
-    def do_GET(self) -> None:
-        known = self.path == f"/v1/{SECRET_NAME}/versions/latest:access"
-        known &= self.headers.get("Authorization") == "Bearer ya29.test"
-        data = base64.b64encode(SECRET.encode()).decode()
-        answer = {"name": SECRET_NAME, "payload": {"data": data}} if known else {"error": "no"}
-        self.send_response(200 if known else 403)
-        self.end_headers()
-        self.wfile.write(json.dumps(answer, indent=2).encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 class Place:
@@ -65,12 +46,13 @@ class Place:
         self.provisioner = Provisioner(
             GceSettings(project="my-project", at_end="stop"), endpoint=gce.url, patience=HASTY
         )
+        self.secret = SecretKeeper(self.provisioner, "tree").keep("PREFECT_API_KEY", SECRET)
 
     def store(self, data: bytes) -> None:
         name = f"here/code/{self.code}.tar.gz"
         self.bucket.world.put("runs", {}, {"name": name}, data)
 
-    def boot(self, secret: str = SECRET_NAME) -> Machine:
+    def boot(self, secret: str = "") -> Machine:
         order = Order(
             run_id="tree",
             name=machine_name("tree", 1),
@@ -83,7 +65,7 @@ class Place:
                 "symbio-code": self.code,
                 "symbio-prefect-url": "http://127.0.0.1:9/api",
                 "symbio-at-end": "stop",
-                "symbio-secret-PREFECT_API_KEY": secret,
+                "symbio-secret-PREFECT_API_KEY": secret or self.secret,
             },
         )
         return self.provisioner.launch(order)
@@ -112,20 +94,18 @@ def archive() -> bytes:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Secrets) as manager, StorageServer() as bucket:
-        threading.Thread(target=manager.serve_forever, daemon=True).start()
+    with StorageServer() as bucket:
         bucket.world.add_bucket("runs")
         env = {
             "PATH": os.environ["PATH"],
             "STORAGE_EMULATOR_HOST": bucket.url,
-            "SYMBIO_SECRETS_ENDPOINT": f"http://127.0.0.1:{manager.server_port}",
+            "SYMBIO_VM_SECRET_TRIES": "1",
             "SYMBIO_VM_HOME": "symbio",
             "SYMBIO_VM_PYTHON": sys.executable,
             "SYMBIO_VM_LAST_WORDS_S": "0",
         }
         with ComputeServer(tmp_path / "gce", env=env) as gce:
             yield Place(gce, bucket)
-        manager.shutdown()
     assert gce.world.failures == []
 
 

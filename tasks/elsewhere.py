@@ -24,7 +24,7 @@ from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.deployments import arun_deployment
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
 from symbio_core import progress
 from symbio_core.errors import Interrupted, PhaseLost, PriceCapReached
@@ -173,6 +173,9 @@ class Vigil:
                     return await self._without_machine(turn, wrong)
             state = await self._state(flow_run)
             waiting = state is None or state.is_scheduled()
+            if turn.stop and last is None and waiting:
+                await self._close(flow_run, Cancelled(message="stopped before it began"))
+                raise Interrupted("stopped on request")
             under_way_since = None if waiting else (under_way_since or now)
             if last is not None:
                 limit = self.settings.lost_after_s
@@ -235,11 +238,13 @@ class Vigil:
 
     async def _settle(self, flow_run: FlowRun, why: str) -> None:
         # A run whose process is gone stays Running for ever and holds the pool's place.
+        await self._close(flow_run, Crashed(message=f"given up: {why}"))
+
+    async def _close(self, flow_run: FlowRun, state: State[Any]) -> None:
         async with get_client() as client:
-            state = (await client.read_flow_run(flow_run.id)).state
-            if state is None or not state.is_final():
-                lost: State[Any] = Crashed(message=f"given up: {why}")
-                await client.set_flow_run_state(flow_run.id, lost, force=True)
+            before = (await client.read_flow_run(flow_run.id)).state
+            if before is None or not before.is_final():
+                await client.set_flow_run_state(flow_run.id, state, force=True)
 
     async def _next(self, turn: Turn, why: str) -> None:
         pulse = await asyncio.to_thread(self.post.pulse)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Literal
 
 from symbio_core.compute.failover import ACCESS_CODES, GLOBAL_QUOTA, gpu_quota, kinds, region_of
 from symbio_core.compute.gce import Provisioner
 from symbio_core.compute.prices import price
-from symbio_core.errors import CloudRefused, SymbioError
+from symbio_core.compute.secret_manager import PERMISSIONS as SECRET_PERMISSIONS
+from symbio_core.errors import BucketUnreachable, CloudRefused, SymbioError
 from symbio_core.records import Record
 
 SERVICES = {
@@ -56,6 +57,7 @@ def examine(
     *,
     bucket: str = "",
     try_bucket: Callable[[], str] | None = None,
+    secrets: Collection[str] = (),
 ) -> tuple[Check, ...]:
     """Check all that a run on a cloud machine needs, and change nothing.
 
@@ -64,6 +66,7 @@ def examine(
         bucket: the storage root, gs://…; empty if there is none.
         try_bucket: writes, reads and removes an object of its own there and says in a few words
             what it found; raises what went wrong.
+        secrets: environment variables that a run would pass on by way of Secret Manager.
     """
     login = _login(provisioner)
     if not login.ok:
@@ -71,7 +74,7 @@ def examine(
     return (
         login,
         *_services(provisioner),
-        _rights(provisioner),
+        _rights(provisioner, secrets),
         _global_quota(provisioner),
         *_quotas(provisioner),
         *_machine_types(provisioner),
@@ -119,15 +122,17 @@ def _services(provisioner: Provisioner) -> Iterator[Check]:
             yield _fails(what, f"off; needed for {purpose}", _enable(name, project))
 
 
-def _rights(provisioner: Provisioner) -> Check:
+def _rights(provisioner: Provisioner, secrets: Collection[str]) -> Check:
     project = provisioner.project
-    asked = list(PERMISSIONS)
+    asked = [*PERMISSIONS, *(SECRET_PERMISSIONS if secrets else ())]
+    roles = ["compute.instanceAdmin.v1", "iam.serviceAccountUser"]
+    roles += ["secretmanager.admin"] if secrets else []
     if provisioner.settings.access.external_ip:
         asked.append("compute.subnetworks.useExternalIp")
     path = f"/v1/projects/{project}:testIamPermissions"
     mend = " && ".join(
         f"gcloud projects add-iam-policy-binding {project} --member=user:YOU --role=roles/{role}"
-        for role in ("compute.instanceAdmin.v1", "iam.serviceAccountUser")
+        for role in roles
     )
     try:
         told = provisioner.fetch(
@@ -255,11 +260,23 @@ def _bucket(provisioner: Provisioner, bucket: str, try_bucket: Callable[[], str]
     try:
         return _ok("bucket", try_bucket())
     except SymbioError as error:
-        mend = (
-            f"gcloud storage buckets add-iam-policy-binding gs://{name} --member=user:YOU "
-            "--role=roles/storage.objectAdmin"
-        )
-        return _fails("bucket", str(error), mend)
+        return _fails("bucket", str(error), _bucket_mend(error, name, provisioner.project))
+
+
+def _bucket_mend(error: SymbioError, name: str, project: str) -> str:
+    """Return what mends a bucket that did not pass; the storage's own line says what it found."""
+    said = str(error)
+    if isinstance(error, BucketUnreachable):
+        return "see that this machine reaches storage.googleapis.com"
+    if "there is no bucket" in said:
+        return f"gcloud storage buckets create gs://{name} --project {project}"
+    if "credentials" in said:
+        return "gcloud auth application-default login"
+    role = "storage.legacyBucketReader" if "storage.buckets.get" in said else "storage.objectUser"
+    return (
+        f"gcloud storage buckets add-iam-policy-binding gs://{name} --member=user:YOU "
+        f"--role=roles/{role}"
+    )
 
 
 def _gpus(provisioner: Provisioner) -> int:

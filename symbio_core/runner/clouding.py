@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from symbio_core.compute.sweep import GRACE_S, Orphan, Swept, find_orphans, swee
 from symbio_core.config import RunConfig
 from symbio_core.errors import UnknownRun
 from symbio_core.runner.accounts import read_ledger
-from symbio_core.runner.machines import RunMachine
+from symbio_core.runner.machines import RunMachine, passed_on
 from symbio_core.runner.opening import reopen
 from symbio_core.storage import list_runs, open_store
 from symbio_core.storage.lease import lease_of
@@ -79,7 +80,9 @@ def doctor(config: RunConfig) -> tuple[Check, ...]:
         store.check_writable(PROBE_BYTES)
         return f"{root} can be written, read and listed ({len(list_runs(store))} runs)"
 
-    return examine(Provisioner(config.compute.gce), bucket=root, try_bucket=try_bucket)
+    secrets = passed_on(config, os.environ)
+    provisioner = Provisioner(config.compute.gce)
+    return examine(provisioner, bucket=root, try_bucket=try_bucket, secrets=secrets)
 
 
 def orphans(config: RunConfig) -> tuple[Orphan, ...]:

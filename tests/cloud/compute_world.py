@@ -134,6 +134,8 @@ class World:
     """Zones without room, for spot (True) or at full price (False)."""
     quotas: dict[str, dict[str, float]] = field(default_factory=dict)
     """Limits by region; `global` holds the project's own."""
+    keeps_caps: bool = True
+    """Whether machines end at their maxRunDuration, as they should."""
     most_alive: int = 0
     """Most machines that ever ran or were about to, at one time."""
 
@@ -342,7 +344,7 @@ class World:
         self.bill.append(vm.charge)
         self._boot(vm)
         seconds = vm.resource["scheduling"].get("maxRunDuration", {}).get("seconds")
-        if seconds is not None:
+        if seconds is not None and self.keeps_caps:
             boot = vm.boots
             self.after(int(seconds) * self.timings.scale, lambda: self._time_is_up(vm, boot))
 

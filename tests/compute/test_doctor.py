@@ -10,7 +10,10 @@ from symbio_core.compute.doctor import PERMISSIONS, SERVICES, Check, examine
 from symbio_core.compute.gce import Provisioner
 from symbio_core.config import AccessSettings, BootSettings, GceSettings
 from symbio_core.errors import NotWritable
+from tests.cloud.buckets import bucket_store
 from tests.cloud.compute_server import ComputeServer
+from tests.cloud.storage_faults import Rule
+from tests.cloud.storage_server import StorageServer
 from tests.compute.conftest import HASTY, PROJECT
 
 ACCOUNT = f"trainer@{PROJECT}.iam.gserviceaccount.com"
@@ -156,6 +159,60 @@ def test_a_bucket_that_refuses_is_told_with_its_reason(
     assert failing(found) == ["bucket"]
     assert "gs://my-bucket " in found["bucket"].mend
     assert failing(rows(healthy, settings, bucket="storage")) == ["bucket"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "command"),
+    [
+        (Rule("403", method="POST"), "add-iam-policy-binding gs://my-bucket"),
+        (Rule("403", method="GET"), "--role=roles/storage.objectUser"),
+        (Rule("403", method="DELETE"), "add-iam-policy-binding gs://my-bucket"),
+        (Rule("401"), "gcloud auth application-default login"),
+        (None, "gcloud storage buckets create gs://my-bucket --project my-project"),
+    ],
+)
+def test_each_way_a_real_bucket_can_refuse_has_its_own_command(
+    rule: Rule | None, command: str, healthy: ComputeServer, settings: GceSettings
+) -> None:
+    with StorageServer() as bucket:
+        if rule is not None:
+            bucket.world.add_bucket("my-bucket")
+            bucket.faults.add(rule)
+        store = bucket_store(bucket, "gs://my-bucket/symbio")
+
+        def try_bucket() -> str:
+            store.check_writable()
+            return "writable"
+
+        found = rows(healthy, settings, try_bucket=try_bucket)
+    assert failing(found) == ["bucket"]
+    assert command in found["bucket"].mend
+
+
+def test_a_bucket_that_can_be_used_passes_and_keeps_nothing_of_the_try(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    with StorageServer() as bucket:
+        bucket.world.add_bucket("my-bucket")
+        store = bucket_store(bucket, "gs://my-bucket/symbio")
+
+        def try_bucket() -> str:
+            store.check_writable()
+            return "writable"
+
+        found = rows(healthy, settings, try_bucket=try_bucket)
+        assert bucket.count("DELETE") == 1
+    assert failing(found) == []
+
+
+def test_a_key_that_is_to_be_passed_on_takes_rights_in_secret_manager(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    healthy.permissions = set(PERMISSIONS)
+    assert rows(healthy, settings)["rights"].ok
+    row = rows(healthy, settings, secrets=["PREFECT_API_KEY"])["rights"]
+    assert "secretmanager.versions.add" in row.found
+    assert "roles/secretmanager.admin" in row.mend
 
 
 def test_an_unknown_price_is_found_before_the_start(

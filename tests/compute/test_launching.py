@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 
-from symbio_core.compute.failover import PREEMPTED
+from symbio_core.compute.failover import PREEMPTED, Failure
 from symbio_core.compute.gce import Provisioner
 from symbio_core.compute.launching import Launcher
 from symbio_core.compute.ledger import Ledger
@@ -87,6 +88,54 @@ def test_no_room_anywhere_stops_after_bounded_tries(
         launcher.bring_up()
     assert server.methods_called().count("insert") == len(settings.zones) * settings.tries_per_zone
     assert launcher.settle().usd(time.time()) == 0.0
+
+
+def test_a_parent_that_is_killed_again_and_again_tries_no_more_often_than_one(
+    server: ComputeServer, provisioner: Provisioner, settings: GceSettings
+) -> None:
+    server.world.stockouts = {(zone, True) for zone in settings.zones}
+    kept: list[Failure] = []
+
+    def killed_after_the_next_refusal(failures: Sequence[Failure]) -> None:
+        kept[:] = failures
+        raise KeyboardInterrupt
+
+    def parent(remember: Callable[[Sequence[Failure]], None]) -> Launcher:
+        return Launcher(provisioner, "tree", failures=list(kept), remember_failures=remember)
+
+    most = len(settings.zones) * settings.tries_per_zone
+    for _ in range(most):
+        with pytest.raises(KeyboardInterrupt):
+            parent(killed_after_the_next_refusal).bring_up()
+    last = parent(lambda failures: kept.__setitem__(slice(None), failures))
+    with pytest.raises(NoCapacity):
+        last.bring_up()
+    assert server.methods_called().count("insert") == most
+    assert kept == [], "its end was told, so a person who tries again tries every place"
+
+
+def test_a_zone_rests_on_after_its_parent_was_killed(
+    server: ComputeServer, settings: GceSettings
+) -> None:
+    slow = settings.model_copy(update={"zones": ("us-central1-a",), "retry_after_s": 900.0})
+    provisioner = Provisioner(slow, endpoint=server.url, patience=HASTY)
+    server.world.stockouts = {("us-central1-a", True)}
+    rests: list[float] = []
+
+    def killed_while_it_rests(seconds: float) -> None:
+        rests.append(seconds)
+        raise KeyboardInterrupt
+
+    first = Launcher(provisioner, "tree", sleep=killed_while_it_rests)
+    with pytest.raises(KeyboardInterrupt):
+        first.bring_up()
+    again = Launcher(
+        provisioner, "tree", failures=list(first.failures), sleep=killed_while_it_rests
+    )
+    with pytest.raises(KeyboardInterrupt):
+        again.bring_up()
+    assert server.methods_called().count("insert") == 1
+    assert 800.0 < rests[1] <= rests[0] <= 900.0
 
 
 def test_the_full_price_is_paid_once_spot_is_refused_everywhere(

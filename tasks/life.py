@@ -11,13 +11,16 @@ from symbio_core.config import RunConfig
 from symbio_core.records import Decision, Outcome, PhasePlan, Verdict
 from symbio_core.report import FinalReport
 from tasks.showing import progress_shown
-from tasks.working import close, in_thread, is_retryable, open_at, run_at
+from tasks.working import claimed, close, in_thread, is_retryable, keep_open, run_at
 
 
 @task(name="open run", cache_policy=NO_CACHE, persist_result=False)
 async def open_run(config: RunConfig, run_id: str | None) -> str:
     """Begin a run, or go on with the one of that name; return its name."""
-    return await in_thread(open_at, config, run_id)
+    run = await in_thread(claimed, config, run_id)
+    # Not before: whoever is cancelled while it opens keeps nobody from the run.
+    keep_open(config.storage.root, run)
+    return run.run_id
 
 
 @task(name="plan next phase", cache_policy=NO_CACHE, persist_result=False)

@@ -46,18 +46,23 @@ def run_at(root: str, run_id: str) -> Run:
     return _open_runs[root, run_id]
 
 
-def open_at(config: RunConfig, run_id: str | None) -> str:
-    """Go on with the run called ``run_id`` if there is one, else begin it; return its name.
+def claimed(config: RunConfig, run_id: str | None) -> Run:
+    """Return the run called ``run_id``, begun if there is none yet, for this flow run alone.
 
     Raises:
+        LeaseHeld: another process lives it, or another flow run of this one.
         SymbioError: what the person has to mend before the run can begin.
     """
     from symbio_core.runner import begin, new_name
 
     run = begin(config, run_id or new_name(config))
-    run.claim()
-    _open_runs[config.storage.root, run.run_id] = run
-    return run.run_id
+    run.hold()
+    return run
+
+
+def keep_open(root: str, run: Run) -> None:
+    """Let the tasks of this process work on ``run`` until it is closed."""
+    _open_runs[root, run.run_id] = run
 
 
 def close(root: str, run_id: str) -> None:
@@ -70,7 +75,7 @@ def close(root: str, run_id: str) -> None:
 @contextmanager
 def hold(root: str, run: Run) -> Iterator[None]:
     """Let the tasks of this process work on ``run`` while the body runs."""
-    _open_runs[root, run.run_id] = run
+    keep_open(root, run)
     try:
         yield
     finally:

@@ -15,12 +15,14 @@ def live(run: Run) -> FinalReport:
 
     Raises:
         ConfigError: the settings send phases to another machine, which takes Prefect.
+        LeaseHeld: another process, or another thread of this one, lives the run.
     """
     if run.config.compute.kind != "local":
         raise ConfigError(
             f"compute.kind is '{run.config.compute.kind}', which needs Prefect to reach the other "
             "machine; run it without --plain, or set compute.kind=local"
         )
+    run.hold()
     try:
         while (plan := run.plan_next()) is not None:
             run.train(plan)

@@ -98,6 +98,12 @@ class Run:
         return Confirmation.model_validate(found[-1]) if found else None
 
     @property
+    def confirmed(self) -> CheckpointRef | None:
+        """The line with the function that the final chose, as that phase left it."""
+        found = [a.outcome.end for a in self.attempts if a.outcome.confirm_steps > 0]
+        return found[-1] if found else None
+
+    @property
     def generations(self) -> tuple[Generation, ...]:
         """Every generation of the attempts decided so far."""
         return tuple(g for attempt in self.attempts for g in attempt.outcome.generations)
@@ -114,10 +120,12 @@ class Run:
             CorpusError: the corpus will not do.
             NoDevice: CUDA was asked for and is missing.
         """
-        elder = self._elder
-        # Its own copy first: the elder may be gone by the time that this run goes on.
-        source = self.store if self.store.has_file(TOKENIZER) else elder.store if elder else None
-        text = source.read_file(TOKENIZER).decode() if elder and source else None
+        text = None
+        if self.config.start_from is not None:
+            # Its own copy first: the elder may be gone by the time that this run goes on.
+            has_own = self.store.has_file(TOKENIZER)
+            source = self.store if has_own else self.store.sibling(self.config.start_from)
+            text = source.read_file(TOKENIZER).decode()
         return Workbench(self.config, cache_of(self.config), text)
 
     @cached_property
@@ -166,6 +174,18 @@ class Run:
             self._events = events
             self._folded = _understood(self.run_id, self.config, events)
         self._mend()
+
+    def hold(self) -> None:
+        """Claim the run, and until `release` refuse others of this very process as well.
+
+        A run that is only claimed may be taken over by them between two moves.
+
+        Raises:
+            LeaseHeld: another works on the run; the message says which process.
+        """
+        self.claim()
+        if self.store.lease is not None:
+            self.store.lease.keep()
 
     def release(self) -> None:
         """Let go of the run, so that another process may go on with it at once."""
@@ -488,6 +508,7 @@ class Run:
         state = self.state
         uses = [(ref.id, f"end of {ref.phase}") for ref in state.known.values()]
         uses += [(ref.id, "dormant") for ref in state.dormant]
+        uses += [(self.confirmed.id, "confirmed")] if self.confirmed else []
         uses += [(self._first.id, "start")] if self.is_open else []
         uses += [(state.best.id, "best")] if state.best else []
         uses += [(state.line, "line")] if state.line else []

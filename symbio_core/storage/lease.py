@@ -113,6 +113,7 @@ class Lease:
         self._released = threading.Event()
         self._turn = threading.RLock()
         self._moves = 0
+        self._is_kept = False
         _held[self.holder.nonce] = self
         threading.Thread(
             target=_keep_renewing,
@@ -127,7 +128,7 @@ class Lease:
     ) -> Lease:
         """Take the lease of a run if it is free: never held, given back, expired, or of the dead.
 
-        Within one process a holder that is not at work yields to the next.
+        Within one process a holder that is neither at work nor kept yields to the next.
 
         Args:
             store: where the run lives.
@@ -180,6 +181,15 @@ class Lease:
     def is_at_work(self) -> bool:
         """Whether a move is being made under it at this moment."""
         return self._moves > 0
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether another of the same process has to leave it alone."""
+        return self._is_kept or self.is_at_work
+
+    def keep(self) -> None:
+        """Yield no more to others of the same process, also between moves, until the release."""
+        self._is_kept = True
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -320,7 +330,7 @@ def _refuse_if_held(run_id: str, file: LeaseFile) -> None:
         return
     if holder.is_here and holder.pid == os.getpid():
         elder = _held.get(holder.nonce)
-        if elder is None or not elder.is_at_work:
+        if elder is None or not elder.is_in_use:
             return
     raise _held_by(run_id, file)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -207,6 +208,26 @@ def test_within_a_process_one_at_work_is_not_replaced_and_one_that_idles_is(
     with pytest.raises(LeaseLost, match="taken over"):
         first.lease.raise_if_lost()
     second.journal.append([{"event": "on"}])
+
+
+def test_within_a_process_one_that_is_kept_is_not_replaced_until_it_is_released_or_forgotten(
+    store: ObjectStore,
+) -> None:
+    first = RunStore(store, "alpha")
+    first.claim()
+    assert first.lease is not None
+    first.lease.keep()
+    with pytest.raises(LeaseHeld, match=rf"process {os.getpid()} on .*--take-over"):
+        RunStore(store, "alpha").claim()
+    first.journal.append([{"event": "on"}])
+    first.release()
+    second = RunStore(store, "alpha")
+    second.claim()
+    assert second.lease is not None
+    second.lease.keep()
+    del second
+    gc.collect()
+    RunStore(store, "alpha").claim()
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"epoch": 0}', b"\xff", b"[" * 100_000])

@@ -38,9 +38,6 @@ ANNEALING_NATS = 0.05
 
 Any lower rate lowers the loss at once, by 0.005 to 0.014 in trials where it cost 0.02 to 0.07 by
 the end of the run: a short probe measures annealing, so only a far larger gain is believed."""
-MOST_ANNEALING_NATS = 0.015
-"""The same for a line that lost ground in its phase, in training as well: what annealing was seen
-to give at most (nats a token). A healthy line is far from losing ground."""
 NO_SEARCH = "no search in this phase"
 FLAT_GENERATIONS = 2
 """Generations without a find before stasis is called that."""
@@ -231,7 +228,7 @@ def _falls(outcome: Outcome, gates: GateSettings) -> bool:
 
 
 def _mismatch(outcome: Outcome, gates: GateSettings) -> Verdict:
-    """Spikes, endless clipping, or a probe that another learning rate wins."""
+    """Spikes, endless clipping, a probe that another learning rate wins, or lost ground."""
     skipped, clipped = (
         share_interval(n, outcome.line_steps, confidence=gates.confidence)
         for n in (outcome.skipped, outcome.clipped)
@@ -253,6 +250,14 @@ def _mismatch(outcome: Outcome, gates: GateSettings) -> Verdict:
         )
         raised = Change(setting="lr_scale", op="scale", value=1.5)
         changes = (raised if factor == "twice" else lower,)
+    elif (lost := _lost_ground(outcome)) is not None:
+        metric = "loss above where the phase began, in training as well (nats a token)"
+        shown, threshold = lost, 0.0
+        reason = (
+            f"the line ends {lost.value:.4f} nats a token above where it began, in training as "
+            "well, and a probe at half the learning rate does better"
+        )
+        changes = (lower,)
     elif outcome.lr_probe is not None:
         reason += "; no other learning rate surely does better"
     return _verdict(
@@ -266,27 +271,30 @@ def _probe_gain(outcome: Outcome, gates: GateSettings) -> tuple[Interval, str]:
     gain, factor = 0.0, "half"
     if outcome.lr_probe is not None:
         half, same, double = outcome.lr_probe
-        annealing = MOST_ANNEALING_NATS if _lost_ground(outcome) else ANNEALING_NATS
         # Nothing comes first, so that a difference that is no number never exceeds it.
         gain, factor = max(
-            (0.0, "half"), (same - half - annealing, "half"), (same - double, "twice")
+            (0.0, "half"), (same - half - ANNEALING_NATS, "half"), (same - double, "twice")
         )
     width = outcome.lr_probe_ci
     measured = Interval(value=gain, low=gain - width, high=gain + width)
     return repeated(measured.model_copy(update={"confidence": gates.confidence})), factor
 
 
-def _lost_ground(outcome: Outcome) -> bool:
-    """Whether the line ends surely above where it began, on what is held out and on what it learns.
+def _lost_ground(outcome: Outcome) -> Interval | None:
+    """Return by how much a line surely ends above where it began, if a lower rate helps it.
 
-    Learning by heart loses on one and gains on the other. Averaged weights lag behind the line and
+    It has to be so on what is held out and on what it learns from: learning by heart loses on one
+    and gains on the other, and healthy lines gain on both. Averaged weights lag behind the line and
     would hide it, so its own points are read.
     """
-    if len(outcome.points) < 2:
-        return False
+    if outcome.lr_probe is None or len(outcome.points) < 2:
+        return None
+    half, same, _ = outcome.lr_probe
     first, last = outcome.points[0], outcome.points[-1]
-    losses = (last.val_nats - first.val_nats, last.train_nats - first.train_nats)
-    return all(math.isfinite(lost) and lost > last.gap_ci for lost in losses)
+    lost = min(last.val_nats - first.val_nats, last.train_nats - first.train_nats)
+    if not (math.isfinite(lost) and lost > last.gap_ci and half < same):
+        return None
+    return Interval(value=lost, low=lost - last.gap_ci, high=lost + last.gap_ci)
 
 
 def _verdict(

@@ -193,12 +193,24 @@ def test_spikes_never_raise_the_learning_rate() -> None:
     assert adaptation.clip_scale < 1.0
 
 
-def test_a_line_that_lost_ground_is_believed_a_smaller_gain_than_a_healthy_one() -> None:
-    """A probe a twentieth of a nat better: annealing for a healthy line, not for a spoiled one."""
-    probe = {"lr_probe": (2.95, 3.0, 3.2), "lr_probe_ci": 0.01}
-    spoiled = 2.4 + np.array([0.0, 0.5, 0.4, 0.3, 0.25, 0.2, 0.2, 0.2])
-    assert MISMATCH in failed(course(generator(0, "spoiled"), spoiled, spoiled - 0.1, **probe))
-    assert MISMATCH not in failed(healthy(generator(0, "well"), **probe))
+SPOILED = 2.4 + np.array([0.0, 0.5, 0.4, 0.3, 0.25, 0.2, 0.2, 0.2])
+
+
+def test_a_line_that_lost_ground_had_too_high_a_learning_rate() -> None:
+    probe = {"lr_probe": (2.98, 3.0, 3.2), "lr_probe_ci": 0.01}
+    outcome = course(generator(0, "spoiled"), SPOILED, SPOILED - 0.1, **probe)
+    assert MISMATCH in failed(outcome)
+    verdict = verdicts(outcome)[MISMATCH]
+    assert verdict.value == pytest.approx(0.2, abs=0.02)
+    assert adapt(Adaptation(), [verdict])[0].lr_scale == 0.5
+    assert MISMATCH not in failed(healthy(generator(0, "well"), **probe)), "annealing"
+
+
+def test_lost_ground_that_a_lower_rate_does_not_mend_has_another_cause() -> None:
+    worse = {"lr_probe": (3.01, 3.0, 3.0), "lr_probe_ci": 0.01}
+    for probe in (worse, {}):
+        outcome = course(generator(0, "spoiled"), SPOILED, SPOILED - 0.1, **probe)
+        assert MISMATCH not in failed(outcome)
 
 
 def test_a_line_that_learns_by_heart_has_not_lost_ground() -> None:

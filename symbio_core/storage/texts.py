@@ -24,6 +24,7 @@ from symbio_core.errors import (
     SymbioError,
 )
 from symbio_core.storage import gcs
+from symbio_core.storage.gcs_failures import status_of, told
 
 SUFFIXES = (".txt", ".md")
 """What is taken of a prefix, as of a folder."""
@@ -177,7 +178,7 @@ def _telling(address: str, bucket: str) -> Iterator[None]:
     except SymbioError:
         raise
     except kinds as error:
-        status = gcs.status_of(error)
+        status = status_of(error)
         if status in (404, 412):
             if "No such object" in str(error) or status == 412:
                 raise CorpusError(
@@ -191,10 +192,10 @@ def _telling(address: str, bucket: str) -> Iterator[None]:
                 f"corpus '{address}' may not be read; grant roles/storage.objectViewer on "
                 f"gs://{bucket} to whoever runs this"
             ) from error
-        told = gcs.told(error, "read", bucket, address)
-        if isinstance(told, BucketUnreachable):
-            raise told from error
-        raise CorpusError(f"corpus '{address}' cannot be read: {told}") from error
+        said = told(error, "read", bucket, address)
+        if isinstance(said, BucketUnreachable):
+            raise said from error
+        raise CorpusError(f"corpus '{address}' cannot be read: {said}") from error
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from symbio_core.cli import main
 from symbio_core.errors import BucketRefused, NotWritable, StorageError
 from symbio_core.storage import open_store
 from symbio_core.storage.gcs import BucketStore
@@ -98,6 +101,73 @@ def test_missing_credentials_are_told(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     message = refused(BucketStore("gs://bucket/runs"), BucketRefused)
     assert message.startswith("no credentials for Google Cloud were found; run: gcloud auth ")
+
+
+def started(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+    """Start a run as a person does; return the exit status and the lines on standard error."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(sys, "argv", ["symbio", "run", "--profile", "smoke", "--plain", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert isinstance(end.value.code, int)
+    return end.value.code, capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("bucket", "settings", "words"),
+    [
+        (None, [], "there is no bucket gs://mine; check its name, or make it: gcloud storage"),
+        ({"denied": {"create"}}, [], "no permission to create gs://mine/runs/.*objectUser on"),
+        ({"denied": {"get"}}, [], "no permission to read gs://mine/runs/.*objectUser on gs://"),
+        ({"denied": {"list"}}, [], "no permission to list gs://mine/runs/.*objectUser on gs://"),
+        (
+            {"location": "US"},
+            ["--set", "storage.location=us-central1"],
+            "gs://mine lies in US and storage.location asks for us-central1; name a bucket there",
+        ),
+    ],
+    ids=["no such bucket", "no right to create", "no right to read", "none to list", "elsewhere"],
+)
+def test_a_person_reads_in_one_line_what_is_wrong_with_the_bucket(
+    server: StorageServer,
+    bucket: dict[str, Any] | None,
+    settings: list[str],
+    words: str,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if bucket is not None:
+        server.world.add_bucket("mine", **bucket)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+    monkeypatch.chdir(tmp_path)
+    line = ["--storage", "gs://mine/runs", "--corpus", str(tiny_corpus), *settings]
+    code, told = started(line, capsys)
+    assert code == 2
+    assert len(told) == 1
+    assert re.match(f"symbio: .*{words}", told[0])
+    assert bucket is None or server.world.buckets["mine"].objects == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_person_without_credentials_reads_how_to_get_some(
+    tiny_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    code, told = started(["--storage", "gs://mine", "--corpus", str(tiny_corpus)], capsys)
+    assert code == 2
+    assert told == [
+        "symbio: no credentials for Google Cloud were found; run: gcloud auth "
+        "application-default login (on a machine of Google: give it a service account)"
+    ]
 
 
 def test_a_missing_package_is_told_with_the_command_that_installs_it(

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
+from symbio_core.benches import uploading
+from symbio_core.benches.uploading import Speeds
 from symbio_core.config import RunConfig, changed
 from symbio_core.monitors import t_interval
 from symbio_core.profiles import l4
 from symbio_core.records import PhasePlan
+from symbio_core.runner.places import work_folder
 from symbio_core.runner.run import cache_of
 from symbio_core.runner.vault import Snapshot, Vault
 from symbio_core.runner.workbench import Workbench
@@ -47,6 +50,8 @@ class _Round:
     """How long training stood still for a save inside a phase."""
     end_stall_s: float
     """The same for a save at the end of a phase, evaluation not counted."""
+    slowed_s: float
+    """How much longer the steps beside a save took than as many without, stall not counted."""
     save: float
     """From the copy in memory to the last fsync (MB/s)."""
     restore: float
@@ -55,16 +60,21 @@ class _Round:
     """A plain file of as many bytes, written and synced (MB/s)."""
     read: float
     """The same file read (MB/s)."""
+    size: int
+    """Length of the checkpoint (bytes)."""
+    sent: Speeds | None
+    """To a bucket and back; None where there is none."""
 
 
 def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, dict[str, Any]]:
     """Train, save and restore in turn, for the profile and for the 17 M-parameter model of `l4`.
 
     The share of a run's time is the stall of a save times the saves of a run, over its steps times
-    the time of a step; both are medians of the same rounds.
+    the time of a step; both are medians of the same rounds. What a save takes from the steps beside
+    it, where cores are few, is told apart as `slowed_frac`.
 
     Args:
-        config: profile, corpus and storage.
+        config: profile, corpus and storage; with a bucket as storage, that is what is sent to.
         seeds: rounds; at least 3 give an interval worth reading.
         jobs: not used; rounds must not disturb each other.
         say: takes a line of progress.
@@ -84,11 +94,11 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
     table = Table("figure", *arms, box=None)
     columns: dict[str, dict[str, str]] = {}
     summary: dict[str, float] = {}
-    rounds: dict[str, list[dict[str, float]]] = {}
+    rounds: dict[str, list[dict[str, Any]]] = {}
     for name, arm in arms.items():
         say(f"{name}:")
         found = _rounds(arm, seeds, say)
-        rounds[name] = [{key: getattr(r, key) for key in _Round.__slots__} for r in found]
+        rounds[name] = [asdict(r) for r in found]
         figures = _figures(arm, found)
         columns[name] = {key: _shown(values) for key, values in figures.items()}
         summary |= {f"{key} {name}": float(np.median(values)) for key, values in figures.items()}
@@ -104,10 +114,13 @@ def _figures(config: RunConfig, rounds: list[_Round]) -> dict[str, npt.NDArray[n
 
     saves = config.budget.steps / config.storage.save_every
     stalls = saves * each("stall_s") + 2 * PHASES_ENDED * each("end_stall_s")
-    return {
-        "stall_frac": stalls / (config.budget.steps * each("step_s")),
+    training_s = config.budget.steps * each("step_s")
+    found = {
+        "stall_frac": stalls / training_s,
+        "slowed_frac": saves * each("slowed_s") / training_s,
         "stall_s": each("stall_s"),
         "end_stall_s": each("end_stall_s"),
+        "slowed_s": each("slowed_s"),
         "step_s": each("step_s"),
         "save_mb_per_s": each("save"),
         "restore_mb_per_s": each("restore"),
@@ -116,6 +129,10 @@ def _figures(config: RunConfig, rounds: list[_Round]) -> dict[str, npt.NDArray[n
         "save_over_plain": each("save") / each("write"),
         "restore_over_plain": each("restore") / each("read"),
     }
+    sent = [r.sent for r in rounds if r.sent is not None]
+    for key in Speeds.__slots__ if sent else ():
+        found[f"{key}_mb_per_s"] = np.array([getattr(speeds, key) for speeds in sent])
+    return found
 
 
 def _shown(values: npt.NDArray[np.float64]) -> str:
@@ -131,8 +148,12 @@ def _rounds(config: RunConfig, count: int, say: Say) -> list[_Round]:
     small = changed(config, {"optimiser.batch_size": min(ROWS, rows)})
     bench = Workbench(small, cache_of(config))
     bench.validation = bench.validation[:1]  # What evaluation takes is no cost of a save.
-    Path(config.storage.root).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=config.storage.root) as folder:
+    home = work_folder(config.storage.root)
+    home.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=home) as folder,
+        uploading.reachable(config.storage.root) as bucket,
+    ):
         vault = Vault(RunStore(open_store(folder), "saved"), bench)
         member = bench.fresh_member("gelu(x)", "line")
         _train(bench, member, 1)  # A first step is slow and brings the optimiser's moments.
@@ -142,8 +163,10 @@ def _rounds(config: RunConfig, count: int, say: Say) -> list[_Round]:
             if step_s <= SHORT_S:
                 vault.bench = _with_rows(bench, rows)
                 step_s = _train(vault.bench, member, int(LEAST_S / step_s))
-            found.append(_round(vault, member, Path(folder), step_s))
-            last = found[-1]
+            last = _round(vault, member, Path(folder), step_s)
+            if bucket is not None:
+                last = replace(last, sent=uploading.speeds(bucket, last.size, seed=number))
+            found.append(last)
             say(
                 f"round {number + 1}: a save stalls {1e3 * last.stall_s:.1f} ms, a step takes "
                 f"{1e3 * last.step_s:.1f} ms; {last.save:.0f} MB/s beside {last.write:.0f} plain"
@@ -167,11 +190,15 @@ def _round(vault: Vault, member: Member, folder: Path, step_s: float) -> _Round:
     _train(bench, member, 1)  # So that line and best differ, as they mostly do.
     at = member.line_step
 
-    before = vault.stalled_s
+    before, taken, beside_s = vault.stalled_s, 0, 0.0
     vault.save_step(PLAN, line, step=at)
-    _train(bench, member, steps)
+    # As in a run: training waits for a save only when the next one is due.
+    while taken == 0 or (vault.is_saving and taken < bench.config.storage.save_every):
+        beside_s += steps * _train(bench, member, steps)
+        taken += steps
     vault.join()
     stall_s = vault.stalled_s - before
+    alone_s = taken * _train(bench, member, taken)
 
     before = vault.stalled_s
     vault.save_end(PLAN, member, search, step=at)
@@ -191,8 +218,18 @@ def _round(vault: Vault, member: Member, folder: Path, step_s: float) -> _Round:
     size = sum(part.size for part in _newest(vault).values())
     write, read = _plain(folder / "plain", size)
     vault.checkpoints.retain(set())
-    rates = (size / save_s / 1e6, size / restore_s / 1e6, write, read)
-    return _Round(step_s, stall_s, end_stall_s, *rates)
+    return _Round(
+        step_s=step_s,
+        stall_s=stall_s,
+        end_stall_s=end_stall_s,
+        slowed_s=beside_s - alone_s,
+        save=size / save_s / 1e6,
+        restore=size / restore_s / 1e6,
+        write=write,
+        read=read,
+        size=size,
+        sent=None,
+    )
 
 
 def _newest(vault: Vault) -> dict[str, Any]:

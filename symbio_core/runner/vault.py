@@ -66,6 +66,11 @@ class Vault:
                 saved, self._under_way = self._under_way, None
                 saved.result()
 
+    @property
+    def is_saving(self) -> bool:
+        """Whether something handed over is not on disk yet."""
+        return self._under_way is not None and not self._under_way.done()
+
     @contextmanager
     def _standing_still(self) -> Iterator[None]:
         began = time.perf_counter()

@@ -11,10 +11,11 @@ import torch
 from safetensors.numpy import save
 
 from symbio_core import __version__, report
-from symbio_core.errors import CheckpointDamaged, UnknownRun
+from symbio_core.errors import CheckpointDamaged, StorageError, UnknownRun
 from symbio_core.model import GPT
 from symbio_core.records import CheckpointRef, Environment
 from symbio_core.runner.exported import CONFIG, TOKENIZER, WEIGHTS
+from symbio_core.storage.canonical import parsed_json
 
 if TYPE_CHECKING:
     from symbio_core.runner.run import Run
@@ -24,35 +25,53 @@ def finish(run: Run) -> report.FinalReport:
     """Export the model, write metrics and report, and return the report."""
     shipped = ship(run)
     with run.store.listing():
-        export(run, run.vault.load_model(shipped.id), shipped)
+        if shipped.id != _exported(run):
+            export(run, run.vault.load_model(shipped.id), shipped)
         write_metrics(run)
         return write_report(run, shipped)
 
 
 def ship(run: Run) -> CheckpointRef:
-    """Return the checkpoint to give away: the lowest validation loss among those still known.
+    """Return the checkpoint to give away: the lowest validation loss of those kept and whole.
+
+    One whose model is exported already and whole needs no files of its own any more: a worse one
+    must not take its place.
 
     Raises:
         UnknownRun: no phase is finished yet.
         CheckpointDamaged: none of them is whole.
     """
     state = run.state
-    known = [*state.known.values(), *state.dormant, *([state.best] if state.best else [])]
+    kept = (*state.known.values(), *state.dormant, state.best, run.confirmed)
+    known = [ref for ref in kept if ref is not None]
     if not known:
         raise UnknownRun(
             f"run '{run.run_id}' has not finished its first phase, so there is nothing to report "
             f"yet; go on with it by `symbio resume {run.run_id}`"
         )
     damage: CheckpointDamaged | None = None
+    exported = _exported(run)
     for ref in sorted(known, key=lambda ref: (ref.val_bpb != ref.val_bpb, ref.val_bpb, ref.id)):
         try:
-            run.store.checkpoints.load(ref.id)
+            if ref.id != exported:
+                run.store.checkpoints.load(ref.id)
         except CheckpointDamaged as error:
             damage = damage or error
             continue
         return ref
     assert damage is not None
     raise damage
+
+
+def _exported(run: Run) -> str | None:
+    """Return the checkpoint of the model that is exported; None where it is not, or not whole."""
+    try:
+        if not run.store.files_listed().keys() >= {WEIGHTS, CONFIG, TOKENIZER}:
+            return None
+        files = {name: run.store.read_file(name) for name in (WEIGHTS, CONFIG, TOKENIZER)}
+        return str(parsed_json(files[CONFIG])["checkpoint"])
+    except (StorageError, KeyError, TypeError, ValueError):
+        return None
 
 
 def export(run: Run, model: GPT, shipped: CheckpointRef) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from symbio_core import runner
 from symbio_core.cli.app import app
-from symbio_core.errors import Interrupted, StorageError
+from symbio_core.config import changed
+from symbio_core.errors import CheckpointDamaged, Interrupted, StorageError
 from symbio_core.progress import clear_stop, request_stop, subscribe
+from symbio_core.records import CheckpointRef
 from symbio_core.runner import Run
 from symbio_core.runner.finishing import ship
 from symbio_core.storage import FileState
@@ -72,6 +77,72 @@ def test_exactly_the_checkpoints_that_somebody_needs_are_kept(whole: Path) -> No
     found = runner.examine(str(whole), "one")
     uses = {use for file in found.files for use in file.used_by}
     assert {"best", "line", "start"} <= uses
+
+
+def saved(run: Run, step: int, loss: float) -> CheckpointRef:
+    """Save a copy of the best line that differs from it by one number, and name it."""
+    assert run.state.best is not None
+    loaded = run.store.checkpoints.load(run.state.best.id)
+    arrays = dict(loaded.arrays("member"))
+    name = next(name for name in arrays if name.startswith("weights/"))
+    arrays[name] = np.add(arrays[name], np.float32(step), dtype=np.float32)
+    parts = {"member": arrays, "search": loaded.json("search")}
+    manifest = run.store.checkpoints.save(parts, loaded.manifest.meta, step=step, kind="end")
+    return run.state.best.model_copy(update={"id": manifest.id, "val_bpb": loss})
+
+
+def told(run: Run, **changes: Any) -> None:
+    """Let the run's state say something else than its journal does."""
+    state = run.state.model_copy(update=changes)
+    run._folded = run._folded.model_copy(update={"state": state})
+
+
+def test_what_a_run_names_is_kept_and_what_nothing_names_goes_with_its_blobs(root: Path) -> None:
+    run = runner.reopen(str(root), "one")
+    run.claim()
+    nobodys, asleep, known, best, line, last = (saved(run, 900 + n, 9.0) for n in range(6))
+    named = {"dormant": (asleep,), "known": {known.id: known}, "best": best, "line": line.id}
+    told(run, **named)
+    blobs = root / "runs/one/checkpoints/blobs"
+    gone = run.store.checkpoints.load(nobodys.id).manifest.parts["member"].sha256
+    assert (blobs / gone).exists()
+    with run.writing():
+        run._retain()
+    start, confirmed = run._first.id, run.confirmed
+    assert confirmed is not None
+    assert run.referenced() == {
+        start: ("start",),
+        confirmed.id: ("confirmed",),
+        asleep.id: ("dormant",),
+        known.id: (f"end of {known.phase}",),
+        best.id: ("best",),
+        line.id: ("line",),
+    }
+    there = {manifest.id for manifest in run.store.checkpoints.manifests()}
+    assert there == {*run.referenced(), last.id}, "LATEST names the last save"
+    assert all(run.store.checkpoints.load(checkpoint) for checkpoint in there)
+    assert not (blobs / gone).exists()
+    run.release()
+
+
+def test_the_donor_of_a_run_is_kept_as_its_own_start_when_the_elder_is_gone(
+    root: Path, tiny_corpus: Path
+) -> None:
+    elder = runner.reopen(str(root), "one")
+    assert elder.state.best is not None
+    given = elder.vault.load(elder.state.best.id).member.arrays()
+    child = runner.open_run(changed(tiny(tiny_corpus, root), {"start_from": "one"}), "child")
+    with child.writing():
+        child._retain()
+    child.release()
+    shutil.rmtree(root / "runs" / "one")
+    again = runner.reopen(str(root), "child")
+    [(start, uses)] = again.referenced().items()
+    assert uses == ("start",)
+    kept = again.vault.load(start).member.arrays()
+    weights = [name for name in given if name.startswith("weights/")]
+    assert weights
+    assert all(np.array_equal(kept[name], given[name]) for name in weights)
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -166,12 +237,43 @@ def test_a_damaged_best_checkpoint_is_named_and_the_model_given_away_still_write
 ) -> None:
     path = picked(root, "blob of the best")
     flip(path)
+    before = (root / "runs/one/model/model.safetensors").read_bytes()
     code, told = invoke("resume", "one", "--plain", "--storage", str(root))
-    assert code == 1
+    assert code == 0
     assert str(path) in told
     assert path.exists(), "what is damaged is left to be looked at"
+    # A worse checkpoint that is whole does not take the place of the model that was given away.
+    assert (root / "runs/one/model/model.safetensors").read_bytes() == before
     texts = runner.sample(str(root), "one", "the", temperature=0.7, tokens=8, count=1, seed=1)
     assert texts[0]
+
+
+def test_the_model_to_take_away_is_made_from_the_next_best_checkpoint_that_is_whole(
+    root: Path,
+) -> None:
+    best = ship(runner.reopen(str(root), "one"))
+    path = picked(root, "blob of the best")
+    run = runner.reopen(str(root), "one")
+    run.claim()
+    with run.writing():
+        other = saved(run, 900, best.val_bpb + 1.0)
+    told(run, dormant=(other,))
+    flip(path)
+    flip(root / "runs/one/model/model.safetensors")
+    assert ship(run).id != best.id
+    run.finish()
+    about = json.loads((root / "runs/one/model/config.json").read_text())
+    assert about["checkpoint"] != best.id
+    assert about["val_bpb"] > best.val_bpb
+    texts = runner.sample(str(root), "one", "the", temperature=0.7, tokens=8, count=1, seed=1)
+    assert texts[0]
+    members = {m.parts["member"].sha256 for m in run.store.checkpoints.manifests()}
+    for name in members - {path.name}:
+        flip(path.with_name(name))
+    flip(root / "runs/one/model/tokenizer.json")
+    with pytest.raises(CheckpointDamaged, match="does not match its hash") as caught:
+        ship(run)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("what", ["last segment", "first segment"])

@@ -25,7 +25,7 @@ ui: $(READY)  ## Prefect's server, UI, deployments and a worker, until Ctrl-C
 	@$(BIN)/python -m deployments.up
 
 test: check  ## everything that has to hold: format, lint, types, tests
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(READY_DEV)  ## format, lint and types alone
 	@$(BIN)/ruff format --check .

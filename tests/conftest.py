@@ -17,6 +17,19 @@ TEXT = (
 WORDS = TEXT.split()
 
 
+LONGEST_FIRST = ("faults", "flows", "cloud", "deployments", "runner", "benches")
+"""Rooms whose tests live whole runs, start servers, kill processes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long files first, so that at the end no process waits for one of them."""
+    items.sort(key=lambda item: _rank(item.path.parent.name))
+
+
+def _rank(room: str) -> int:
+    return LONGEST_FIRST.index(room) if room in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny text in a file."""

@@ -66,6 +66,8 @@ def serve() -> None:
 
     from symbio_core import benches, cli, runner  # noqa: F401
 
+    if "STORAGE_EMULATOR_HOST" in os.environ:
+        hurry()
     for line in sys.stdin:
         request = json.loads(line)
         if "poll" in request:
@@ -74,6 +76,17 @@ def serve() -> None:
         else:
             answer = {"pid": fork(request["words"], request["log"])}
         print(json.dumps(answer), flush=True)
+
+
+def hurry() -> None:
+    """Let the runs ask our own Cloud Storage as fast as it answers."""
+    import google.cloud.storage  # noqa: F401
+
+    from symbio_core.storage import gcs
+    from tests.cloud.buckets import FAST
+
+    gcs.retry_policy = lambda: FAST
+    gcs._PACER.interval_s = 0.0
 
 
 def fork(words: Sequence[str], log: str) -> int:

@@ -55,17 +55,20 @@ def _run(first: int, count: int, say: Say) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "results.json"
         words = ["-m", "tests.cloud.scenario", "--first", str(first), "--count", str(count)]
-        child = subprocess.Popen(
-            [sys.executable, *words, "--json", str(file)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout is not None
-        for line in child.stdout:
-            say(line.rstrip())
-        _, wrong = child.communicate()
-        if child.returncode:
-            raise SymbioError(f"the scenarios could not be run: {wrong.strip()[-300:]}")
+        # A file, because a pipe that nobody reads while it fills would stop the scenarios.
+        with (Path(folder) / "errors.log").open("w+", encoding="utf-8") as errors:
+            child = subprocess.Popen(
+                [sys.executable, *words, "--json", str(file)],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            assert child.stdout is not None
+            for line in child.stdout:
+                say(line.rstrip())
+            if child.wait():
+                errors.seek(0)
+                wrong = errors.read().strip()[-300:]
+                raise SymbioError(f"the scenarios could not be run: {wrong}")
         results: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
         return results

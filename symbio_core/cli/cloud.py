@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from symbio_core.cli.app import RunName, app, out
 from symbio_core.cli.commands import _assignment, _from_toml
@@ -153,7 +153,9 @@ def doctor(
     from symbio_core.runner import clouding
 
     checks = clouding.doctor(_settings(None, storage, profile_name, settings, config_file))
-    table = Table("check", "", "found", box=None)
+    # Folded, because a permission or an image that is cut off cannot be looked up.
+    what = Column("check", max_width=30, overflow="fold")
+    table = Table(what, Column("", no_wrap=True), Column("found", overflow="fold"), box=None)
     for check in checks:
         table.add_row(check.what, check.state, check.found)
     out.print(table)

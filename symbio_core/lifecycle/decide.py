@@ -88,6 +88,8 @@ class Case:
         """The cap that is reached after the attempt."""
         budget, limit = self.config.budget, self.config.budget.max_seconds
         seconds = self.state.seconds_spent + self.outcome.seconds
+        if self.outcome.stopped == "seconds" and "dollars" in self.outcome.reason:
+            return "dollars"
         if self.outcome.stopped == "seconds" or (limit is not None and seconds >= limit):
             return "seconds"
         steps = self.state.steps_spent + self.outcome.steps

@@ -31,6 +31,7 @@ class RunElsewhere(Run):
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Write without the run's lease, which the parent holds: the turn is what fences this."""
+        self.claim()
         with self.saving():
             yield
 

@@ -121,6 +121,22 @@ def test_what_no_run_needs_is_swept_after_a_question(
     assert gce.world.vms == {}
 
 
+def test_the_doctors_table_cuts_nothing_off_in_a_terminal_of_80_columns(
+    gce: ComputeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(out, "width", 80)
+    gce.permissions = set()
+    try:
+        lines = symbio("doctor", *PROJECT).output.splitlines()
+    finally:
+        gce.permissions = None
+    table = lines[: next(i for i, line in enumerate(lines) if line.startswith("rights: "))]
+    assert all(len(line) <= 80 for line in table)
+    assert not [line for line in table if "…" in line]
+    found = "".join(line[41:].strip() for line in table)
+    assert "compute.instances.getSerialPortOutput" in found
+
+
 def test_the_doctor_tries_the_bucket_and_says_what_mends_the_rest(gce: ComputeServer) -> None:
     gce.world.quotas = {"global": {"GPUS_ALL_REGIONS": 0.0}}
     try:
@@ -128,5 +144,6 @@ def test_the_doctor_tries_the_bucket_and_says_what_mends_the_rest(gce: ComputeSe
     finally:
         gce.world.quotas = {}
     assert "can be written, read and listed" in told.output
+    assert "common-cu129-ubuntu-2204" in told.output
     assert "ask for GPUS_ALL_REGIONS" in told.output
     assert told.exit_code == 1

@@ -81,6 +81,10 @@ def _guest_off(setting: Setting, _pid: int, _parent: Any) -> None:
     setting.gce.world.guest_off(*setting.machine())
 
 
+def _cut_off(setting: Setting, _pid: int, _parent: Any) -> None:
+    setting.cut_off()
+
+
 def _kill_phase(_setting: Setting, pid: int, _parent: Any) -> None:
     os.kill(pid, signal.SIGKILL)
 
@@ -107,6 +111,7 @@ DURING = {
     "preempted": _preempt,
     "host crash": _crash,
     "switched off inside": _guest_off,
+    "network lost": _cut_off,
     "phase killed": _kill_phase,
     "phase hangs": _hang_phase,
     "worker and phase killed": _kill_all,

@@ -6,8 +6,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from symbio_core.storage import open_store
 from tests.cloud.compute_server import ComputeServer, Timings
 from tests.cloud.guard import only_loopback
 from tests.cloud.storage_server import StorageServer
+from tests.cloud.wire import Wire
 from tests.flows.away import Away, until
 
 ROOT = "gs://runs/here"
@@ -56,6 +57,26 @@ class Setting:
     away: Away
     gce: ComputeServer
     bucket: StorageServer
+    wires: ExitStack
+    network: list[Wire] = field(default_factory=list)
+    """What the machines that boot from now on reach bucket and Compute Engine by."""
+
+    def connect(self) -> None:
+        """Give machines that boot from now on a network of their own."""
+        self.network = [self.wires.enter_context(Wire(one.url)) for one in (self.bucket, self.gce)]
+        to_bucket, to_api = self.network
+        with self.gce.world.lock:
+            self.gce.world.env |= {
+                "STORAGE_EMULATOR_HOST": to_bucket.url,
+                "SYMBIO_GCE_ENDPOINT": to_api.url,
+                "SYMBIO_SECRETS_ENDPOINT": to_api.url,
+            }
+
+    def cut_off(self) -> None:
+        """Cut the network of the machine there is; the next one has another."""
+        for wire in self.network:
+            wire.cut()
+        self.connect()
 
     def machine(self) -> tuple[str, str]:
         """Return zone and name of the one machine there is."""
@@ -124,7 +145,10 @@ def cloud(folder: Path, settings: dict[str, str]) -> Iterator[Setting]:
         # A second of a notice lasts a tenth of one here.
         with ComputeServer(folder / "gce", env=vm, timings=Timings(scale=0.1)) as gce:
             away.env["SYMBIO_GCE_ENDPOINT"] = gce.url
-            yield Setting(away, gce, bucket)
+            with ExitStack() as wires:
+                setting = Setting(away, gce, bucket, wires)
+                setting.connect()
+                yield setting
         assert gce.world.failures == []
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from symbio_core import runner
 from symbio_core.config import PHASES, RunConfig
+from symbio_core.runner.accounts import read_ledger
 from tests.cloud.setting import CLOUD, ROOT, ZONES, Setting, calm, cloud, prefect_server
 from tests.conftest import tiny
 from tests.flows.away import difference, end, model_of, plainly, until
@@ -38,6 +40,10 @@ def test_a_run_lives_through_stockout_preemption_crash_and_the_death_of_its_pare
             assert setting.gce.world.most_alive == 1, "never more than one machine"
             assert setting.orphans() == 0
             assert setting.ledger_error_s("far") == 0
+            cost = json.loads(far.store.read_file("report/final-report.json"))["cost"]
+            ledger = read_ledger(far.store.store, "far")
+            assert cost["usd"] == ledger.usd(0.0) > 0.0
+            assert [one["ended"] for one in cost["machines"]] == [a.why for a in ledger.attempts]
         except BaseException:
             print(setting.told())
             raise

@@ -117,9 +117,14 @@ def plainly(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: plainly(v) for k, v in value.items() if k not in clock}
     if isinstance(value, list | tuple):
-        return [plainly(item) for item in value if not str(item).startswith("throughput")]
+        return [plainly(item) for item in value if not _is_elsewhere(item)]
     is_checkpoint = isinstance(value, str) and re.fullmatch(r"\d{10}-[0-9a-f]{16}", value)
     return value[:10] if is_checkpoint else value
+
+
+def _is_elsewhere(item: Any) -> bool:
+    is_machine = isinstance(item, dict) and item.get("event") == "machine"
+    return is_machine or str(item).startswith("throughput")
 
 
 def difference(one: Any, other: Any, where: str = "") -> str:

@@ -157,6 +157,9 @@ def test_a_stopped_run_is_cancelled_and_a_new_flow_run_goes_on(
     [run] = asyncio.run(flow_runs_named("beta"))
     assert run.state is not None
     assert run.state.is_cancelled()
+    [phase] = [p for p in asyncio.run(phases_of(run)) if p.name.startswith(PHASES[1])]
+    assert phase.state is not None
+    assert phase.state.is_cancelled(), phase.state
     stopped = journal(tmp_path, "beta")
 
     live(smoke(tmp_path), "beta")

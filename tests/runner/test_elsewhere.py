@@ -118,6 +118,22 @@ def test_a_process_whose_turn_is_over_ends_in_the_midst_and_saves_nothing(run: R
     assert run.store.checkpoints.newest_whole("step").manifest == kept
 
 
+def test_a_save_of_an_earlier_turn_is_refused_once_a_later_one_writes(run: Run) -> None:
+    plan, post = first(run)
+    root = run.config.storage.root
+    early = sit(root, "tree", plan, 1)
+    woken = early.__enter__()
+    with woken.writing():
+        post.give_turn(post.turn(), Turn(number=2))
+    with sit(root, "tree", plan, 2) as late, late.writing():
+        newest = late.store.checkpoints.pointer()
+    with pytest.raises(TurnOver):
+        woken.store.checkpoints.save({"a": {"x": 1}}, {}, step=1, kind="step")
+    with pytest.raises(TurnOver):
+        early.__exit__(None, None, None)
+    assert run.store.checkpoints.pointer() == newest
+
+
 def test_the_parents_wish_to_stop_saves_the_phase_and_the_next_turn_goes_on(run: Run) -> None:
     plan, post = first(run)
 

@@ -39,10 +39,12 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
             plain=lambda index: not has_prefect or (index + 1) % THROUGH_PREFECT > 0,
         )
     unequal = {line.partition(":")[0] for line in proof.differs}
+    # A life that ended before it was killed proves nothing, unless it ended otherwise.
+    lives = {life.run_id for life in proof.killed if life.kills} | unequal
     summary = {
         "kills": proof.kills,
-        "bit_equal_frac": 1.0 - len(unequal) / len(proof.killed),
-        "lives": len(proof.killed),
+        "bit_equal_frac": 1.0 - len(unequal) / len(lives),
+        "lives": len(lives),
         "torn": proof.torn,
     }
     table = Table("figure", "value", box=None)

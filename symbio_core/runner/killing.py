@@ -7,16 +7,11 @@ caught or tidied up. Each further `symbio run` of the same name goes on where th
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -25,59 +20,21 @@ from symbio_core.config import PHASES, RunConfig, changed
 from symbio_core.errors import ConfigError, SymbioError
 from symbio_core.profiles import profile
 from symbio_core.runner.opening import reopen
+from symbio_core.runner.processes import AIMS, Launch, Moment, Watch, kill_tree, spawn
 from symbio_core.runner.verifying import Fingerprint, differences, divergence, fingerprint
 from symbio_core.streams import generator
 from symbio_core.training import prepare_device
 
-POLL_S, IDLE_S = 0.002, 0.05
-"""How often a living process is looked at that is to be killed, and one that is not (s)."""
 PATIENCE_S = 3600.0
 """How long a process may take before it counts as hung (s)."""
 WHOLE, KILLED = "whole", "killed"
 TOLERANCE = 0.05
 """Relative difference of losses that rounding alone may make on a GPU."""
-AIMS = ("start", "life", "search", "save", "battery", "decision", "final")
-"""What a kill can wait for: the process, its claim of the run, or the midst of something."""
-
-
-class Process(Protocol):
-    """A started run."""
-
-    @property
-    def pid(self) -> int:
-        """Its number, which is that of its group too."""
-
-    def poll(self) -> int | None:
-        """Return how it ended, or None while it lives."""
-
-
-Launch = Callable[[Sequence[str], Path], Process]
-"""Starts `symbio` with words in a process group of its own; all it says goes into a file."""
+FINAL_FRACS = (0.15, 0.2, 0.3)
+"""Shares of a shortened run that its final may get, besides the run's own."""
+SPARE_LIVES = 5
+"""Lives beyond three a kill that may end before they are killed."""
 Say = Callable[[str], object]
-
-
-def spawn(words: Sequence[str], log: Path) -> Process:
-    """Start the command line as a person does."""
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "symbio_core.cli", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """When a process is killed: so long after something has begun in it."""
-
-    aim: str
-    delay_s: float = 0.0
-
-    def __str__(self) -> str:
-        return f"{self.aim} + {self.delay_s:.3f} s"
 
 
 def draw_moments(
@@ -113,6 +70,12 @@ class Life:
     last_s: float = 0.0
     """Wall time of the last process, from its claim of the run (s)."""
 
+    def __str__(self) -> str:
+        if not self.kills:
+            return f"ended before it was killed, {self.seconds:.0f} s"
+        where = ", ".join(map(str, self.kills))
+        return f"killed {times(len(self.kills))} ({where}), {self.seconds:.0f} s"
+
 
 def live_killed(
     config: RunConfig,
@@ -143,7 +106,7 @@ def live_killed(
     words = command(config, run_id, plain=plain)
     for moment in (*moments, None):
         began = time.monotonic()
-        watch = _Watch(launch(words, log), home, log)
+        watch = Watch(launch(words, log), home, log)
         try:
             code = watch.until(moment, began + patience_s)
         finally:
@@ -156,10 +119,10 @@ def live_killed(
             life.torn += watch.is_torn()
             continue
         if code != 0:
-            end = log.read_text(encoding="utf-8", errors="replace").strip()[-400:]
+            end = " ".join(log.read_text(encoding="utf-8", errors="replace").split())[-400:]
             how = "did not end in time" if code is None else f"ended with {code}"
-            after = f" after {len(life.kills)} kills" if life.kills else ""
-            raise SymbioError(f"run '{run_id}' {how}{after}; its last words in {log}: {end}")
+            after = f" after it was killed {times(len(life.kills))}" if life.kills else ""
+            raise SymbioError(f"run '{run_id}' {how}{after}; its last words: {end}")
         return life
     return life
 
@@ -208,7 +171,7 @@ def prove(
         plain: whether the life of this number goes without Prefect.
 
     Raises:
-        SymbioError: a process failed for another reason.
+        SymbioError: a process failed for another reason, or no kill took place.
     """
     root = config.storage.root
     rng = generator(config.seed, "kills")
@@ -218,17 +181,24 @@ def prove(
     lives: list[Life] = []
     differs: list[str] = []
     diverges: list[str] = []
-    while (left := kills - sum(len(life.kills) for life in lives)) > 0 and len(lives) < 3 * kills:
+    life_s, most = whole.last_s, 3 * kills + SPARE_LIVES
+    while (left := kills - sum(len(life.kills) for life in lives)) > 0 and len(lives) < most:
         name = f"{KILLED}-{len(lives) + 1}"
-        moments = draw_moments(rng, min(left, kills_a_life), whole.last_s)
+        moments = draw_moments(rng, min(left, kills_a_life), life_s)
         life = live_killed(config, name, moments, launch=launch, plain=plain(len(lives)))
         lives.append(life)
+        if not life.kills:
+            life_s = min(life_s, life.last_s)  # The machine has become faster.
         here = fingerprint_at(root, name)
-        differs += [f"{name}: {line}" for line in differences(here, reference)]
+        unequal = differences(here, reference)
+        differs += [f"{name}: {line}" for line in unequal]
         diverges += [f"{name}: {line}" for line in divergence(here, reference, TOLERANCE)]
-        is_same = "not the same bits" if differs else "the same bits"
-        told = "; ".join(str(moment) for moment in life.kills)
-        say(f"{name}: killed {len(life.kills)} times ({told}), {life.seconds:.0f} s, {is_same}")
+        say(f"{name}: {life}, {'not the same bits' if unequal else 'the same bits'}")
+    if not any(life.kills for life in lives):
+        raise SymbioError(
+            f"each of {len(lives)} runs ended before it could be killed, so nothing was shown; "
+            "try again with more --kills, or on a machine that does nothing else"
+        )
     tensors = sum(
         len(part) for c in reference.checkpoints.values() for n, part in c.items() if n == "member"
     )
@@ -242,7 +212,7 @@ def rounds_anew(config: RunConfig) -> bool:
 
 def sentence(proof: Proof, config: RunConfig) -> str:
     """Return what a proof has shown, as a person would say it."""
-    killed = f"The run was killed {proof.kills} times"
+    killed = f"The run was killed {times(proof.kills)}"
     if not proof.differs:
         return f"{killed} and ended with the same bits as the undisturbed one."
     if rounds_anew(config) and not proof.diverges:
@@ -252,6 +222,11 @@ def sentence(proof: Proof, config: RunConfig) -> str:
             "compute.deterministic=true."
         )
     return f"{killed} and did not end as the undisturbed one did; see above where they differ."
+
+
+def times(count: int) -> str:
+    """Return how often, in words: `once`, `3 times`."""
+    return "once" if count == 1 else f"{count} times"
 
 
 def fingerprint_at(root: str, run_id: str) -> Fingerprint:
@@ -289,131 +264,19 @@ def shortened(config: RunConfig, root: str) -> RunConfig:
         "confirm.seeds": 2,
         "confirm.eval_batches": min(8, config.confirm.eval_batches),
         "confirm.warm_steps": min(6, config.confirm.warm_steps),
-        "confirm.steps_frac": 0.2,
         "optimiser.warmup_steps": min(10, config.optimiser.warmup_steps),
     }
     for name in PHASES:
         if config.phase(name).population:
             changes[f"phases.{name}.population"] = min(3, config.phase(name).population)
             changes[f"phases.{name}.rung_steps"] = min(3, config.phase(name).rung_steps)
-    short = changed(config, changes)
-    steps = min(config.budget.steps, lifecycle.smallest_budget(short))
+    fracs = {config.confirm.steps_frac, *FINAL_FRACS}
+    shares = [changed(config, {**changes, "confirm.steps_frac": frac}) for frac in sorted(fracs)]
+    steps, short = min(
+        ((lifecycle.smallest_budget(s), s) for s in shares), key=lambda pair: pair[0]
+    )
     every = {"gates.eval_every": max(2, steps // 35), "storage.save_every": max(2, steps // 14)}
     return changed(short, {"budget.steps": steps, **every})
-
-
-# --- how a process is watched and killed
-
-
-class _Watch:
-    """Sees from outside, by its files and its words, what a process is at."""
-
-    def __init__(self, process: Process, home: Path, log: Path) -> None:
-        self.process = process
-        self.home = home
-        self.log = log
-        self.said = log.stat().st_size if log.exists() else 0
-        self.claimed_at: float | None = None
-        self.lease = _mtime(home / "LEASE")
-        self.blobs = _names(home / "checkpoints" / "blobs")
-        self.manifests = _names(home / "checkpoints" / "manifests")
-        self.half_done = self._half_done()
-
-    def until(self, moment: Moment | None, deadline: float) -> int | None:
-        """Wait for a moment, or for the end; return how the process ended, None if it lives."""
-        seen_at: float | None = None
-        while time.monotonic() < deadline:
-            code = self.process.poll()
-            if code is not None:
-                return code
-            self._note_claim()
-            if moment is not None:
-                if seen_at is None and self._is_at(moment.aim):
-                    seen_at = time.monotonic()
-                if seen_at is not None and time.monotonic() >= seen_at + moment.delay_s:
-                    return None
-            time.sleep(POLL_S if moment is not None else IDLE_S)
-        return None
-
-    def is_torn(self) -> bool:
-        """Say whether the process has left something half done that was not so before."""
-        return bool(self._half_done() - self.half_done)
-
-    def _half_done(self) -> frozenset[str]:
-        """Return parts of files, and blobs that no manifest names."""
-        folder = self.home / "checkpoints"
-        blobs, manifests = _names(folder / "blobs"), _names(folder / "manifests")
-        used = "".join(_text(folder / "manifests" / name) for name in manifests)
-        others = manifests | _names(self.home) | _names(self.home / "journal")
-        parts = {name for name in others if name.startswith(".part-")}
-        return frozenset(parts | {name for name in blobs if name not in used})
-
-    def _note_claim(self) -> None:
-        if self.claimed_at is None and _mtime(self.home / "LEASE") != self.lease:
-            self.claimed_at = time.monotonic()
-
-    def _is_at(self, aim: str) -> bool:
-        if aim == "start":
-            return True
-        if self.claimed_at is None:
-            return False
-        match aim:
-            case "search":
-                return self._last_words().find("searching") >= 0
-            case "final":
-                return self._last_words().find("confirming") >= 0
-            case "save":
-                return self._is_saving()
-            case "battery":
-                return self._last_event() == "trained"
-            case "decision":
-                return self._last_event() == "written"
-        return True
-
-    def _is_saving(self) -> bool:
-        # Blobs come first and the manifest last, so new blobs alone are a save under way.
-        manifests = _names(self.home / "checkpoints" / "manifests")
-        blobs = _names(self.home / "checkpoints" / "blobs")
-        if manifests != self.manifests:
-            self.blobs, self.manifests = blobs, manifests
-        return not blobs <= self.blobs
-
-    def _last_words(self) -> str:
-        with suppress(OSError), self.log.open("rb") as file:
-            file.seek(self.said)
-            return file.read().decode(errors="replace").rstrip().rpartition("\n")[2]
-        return ""
-
-    def _last_event(self) -> str:
-        newest = max(_names(self.home / "journal"), default="")
-        *_, last = _text(self.home / "journal" / newest).split("\n")[:-1] or [""]
-        with suppress(ValueError):
-            return str(json.loads(last).get("event", ""))
-        return ""
-
-
-def kill_tree(process: Process) -> None:
-    """Kill a process and all that it has started, also in sessions of their own."""
-    started = list(descendants(process.pid))
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    for pid in started:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-    while process.poll() is None:
-        time.sleep(POLL_S)
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """Yield the numbers of all living processes below one, where the system tells them."""
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError, IndexError):
-            text = entry.read_text(encoding="utf-8", errors="replace")
-            if int(text.rpartition(")")[2].split()[1]) == pid:
-                child = int(entry.parent.name)
-                yield child
-                yield from descendants(child)
 
 
 def _leaves(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -422,21 +285,3 @@ def _leaves(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _names(folder: Path) -> frozenset[str]:
-    with suppress(OSError):
-        return frozenset(os.listdir(folder))
-    return frozenset()
-
-
-def _mtime(path: Path) -> int:
-    with suppress(OSError):
-        return path.stat().st_mtime_ns
-    return 0
-
-
-def _text(path: Path) -> str:
-    with suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace")
-    return ""

@@ -24,7 +24,7 @@ from tests.cloud.storage_server import StorageServer
 from tests.faults.forking import Forked, ForkServer
 from tests.faults.lives import shortest
 
-SEED, KILLS = 7, 4
+SEED, KILLS = 7, 3
 ROOT, RUN = "gs://mine/runs", "far"
 FAULTS = ("503", "429", "reset_before", "reset_mid", "lost_reply", "truncate", "corrupt_down")
 PATIENCE_S = 600.0

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
+import typer
 
 from symbio_core import runner
+from symbio_core.cli.app import app
 from symbio_core.config import RunConfig, changed
 from symbio_core.errors import SymbioError
+from symbio_core.runner import killing
 from symbio_core.runner.killing import (
-    AIMS,
     WHOLE,
     Life,
-    Moment,
-    descendants,
+    command,
     draw_moments,
     fingerprint_at,
-    kill_tree,
     live_killed,
+)
+from symbio_core.runner.processes import (
+    AIMS,
+    Launch,
+    Moment,
+    Process,
+    descendants,
+    kill_tree,
     spawn,
 )
 from symbio_core.runner.verifying import Fingerprint, differences, divergence
@@ -149,10 +159,71 @@ def test_one_bit_of_one_tensor_is_seen_and_named(undisturbed: Kills) -> None:
     assert all(name in line for line in told)
 
 
+@dataclass
+class Told:
+    """How a command ended, and what it said."""
+
+    code: int
+    words: str
+
+
+@pytest.fixture
+def verified(
+    undisturbed: Kills, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Launch], Told]:
+    """Runs `symbio verify-resume` with one kill, its processes started by what is given."""
+
+    def verify(launch: Launch) -> Told:
+        monkeypatch.setattr(killing, "prove", partial(killing.prove, launch=launch))
+        words = command(undisturbed.config, "unnamed", plain=False)
+        words = ["verify-resume", "--kills", "1", *words[1:3], *words[5:]]
+        code = typer.main.get_command(app).main(words, standalone_mode=False)
+        said = capsys.readouterr()
+        return Told(code or 0, said.out + said.err)
+
+    return verify
+
+
+@pytest.mark.slow
+def test_a_person_is_told_that_the_bits_are_the_same(
+    undisturbed: Kills, verified: Callable[[Launch], Told]
+) -> None:
+    told = verified(undisturbed.forks.launch)
+    assert told.code == 0, told.words
+    assert "The run was killed once and ended with the same bits" in told.words
+
+
+@pytest.mark.slow
+def test_a_person_is_told_where_bits_differ(
+    undisturbed: Kills, verified: Callable[[Launch], Told]
+) -> None:
+    def sabotaged(words: Sequence[str], log: Path) -> Process:
+        is_killed = any(word.startswith("killed") for word in words)
+        return undisturbed.forks.launch([*words, "--set", f"seed={1 + is_killed}"], log)
+
+    told = verified(sabotaged)
+    assert told.code == 1
+    assert "killed-1: event 1 (opened) config.seed: 2 and 1" in told.words
+    assert "did not end as the undisturbed one did" in told.words
+
+
+def test_a_proof_without_a_single_kill_is_none(undisturbed: Kills) -> None:
+    def at_once(words: Sequence[str], log: Path) -> Process:
+        name = words[words.index("--run-id") + 1]
+        home = Path(undisturbed.root) / "runs"
+        if not (home / name).exists():
+            shutil.copytree(home / WHOLE, home / name)
+        return undisturbed.forks.launch(["--version"], log)
+
+    with pytest.raises(SymbioError, match=r"8 runs ended before .* killed, so nothing was shown"):
+        killing.prove(undisturbed.config, 1, lambda line: None, launch=at_once)
+
+
 def test_a_run_that_fails_by_itself_is_told_with_its_last_words(undisturbed: Kills) -> None:
     config = changed(undisturbed.config, {"data.corpus": "/nowhere/at/all.txt"})
-    with pytest.raises(SymbioError, match=r"(?s)ended with 2.*is not there"):
+    with pytest.raises(SymbioError, match=r"^run 'failing' ended with 2.*is not there") as told:
         live_killed(config, "failing", (), launch=undisturbed.forks.launch)
+    assert "\n" not in str(told.value)
 
 
 def test_children_in_sessions_of_their_own_are_killed_too(tmp_path: Path) -> None:

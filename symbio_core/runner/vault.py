@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from symbio_core.errors import CheckpointDamaged
+from symbio_core.errors import BadInput, CheckpointDamaged
 from symbio_core.model import GPT
 from symbio_core.records import CheckpointRef, PhasePlan
 from symbio_core.runner.workbench import Workbench
@@ -264,6 +264,9 @@ def _same_bytes(one: Mapping[str, Any], other: Any) -> bool:
     )
 
 
+_NO_MODEL = (KeyError, ValueError, TypeError, RuntimeError, IndexError, AttributeError)
+
+
 @contextmanager
 def _understood(checkpoint: str) -> Iterator[None]:
     """Say in one line that a checkpoint, though true to its hashes, is none of this model."""
@@ -271,7 +274,7 @@ def _understood(checkpoint: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (KeyError, ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
+    except (BadInput, *_NO_MODEL) as error:
         why = " ".join(str(error).split())[:200]
         raise CheckpointDamaged(
             f"checkpoint {checkpoint} does not fit the run's model ({why}); "

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from symbio_core import runner
 from symbio_core.cli.app import app
+from symbio_core.config import RunConfig, checked
 from symbio_core.errors import CheckpointDamaged, NotWritable, StorageError, SymbioError
 from symbio_core.storage import BlobStore, FolderStore, Journal, RunStore
 from symbio_core.storage.canonical import pretty_bytes, tensor_bytes
@@ -238,6 +239,18 @@ def changed_tensors(root: Path, how: str) -> bytes:
     return tensor_bytes(arrays)
 
 
+def test_a_checkpoint_whose_function_cannot_be_read_is_damage_like_any_other(root: Path) -> None:
+    run = runner.reopen(str(root), "one")
+    manifest = run.store.checkpoints.manifests()[-1]
+    forged = manifest.model_copy(update={"meta": {**manifest.meta, "formula": ""}})
+    key = f"{run.store.checkpoints.home}/manifests/{forged.id}.json"
+    run.store.store.create(key, forged.data)
+    for load in (run.vault.load, run.vault.load_model):
+        with pytest.raises(CheckpointDamaged, match="does not fit the run's model") as caught:
+            load(forged.id)
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "how", ["one number for a matrix", "transposed", "left out", "a name of other parts"]
 )
@@ -325,32 +338,88 @@ def places(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from places(inner, (*path, key))
 
 
+def put(content: Any, path: tuple[Any, ...], value: Any) -> None:
+    for key in path[:-1]:
+        content = content[key]
+    content[path[-1]] = value
+
+
+@contextmanager
+def sealed_anew(root: Path, events: list[dict[str, Any]]) -> Iterator[None]:
+    """Give the run a journal of these events, as its own writer would have sealed them."""
+    home = root / HOME / "journal"
+    aside = home.with_name("kept")
+    home.rename(aside)
+    try:
+        journal = Journal(FolderStore(root), "one")
+        for event in events:
+            journal.append([event])
+        yield
+    finally:
+        shutil.rmtree(home)
+        aside.rename(home)
+
+
 @FUZZ
 @given(data=st.data(), value=values)
 def test_no_value_in_a_journal_that_is_sealed_anew_makes_a_traceback(
     forged: Path, data: st.DataObject, value: Any
 ) -> None:
-    home = forged / HOME / "journal"
-    aside = home.with_name("kept")
     events = RunStore(FolderStore(forged), "one").journal.read()
     number = data.draw(st.integers(0, len(events) - 1))
     path = data.draw(st.sampled_from(sorted(places(events[number]), key=repr)))
     if not path:
         events[number] = {"event": value, "at": value}
     else:
-        at: Any = events[number]
-        for key in path[:-1]:
-            at = at[key]
-        at[path[-1]] = value
-    home.rename(aside)
+        put(events[number], path, value)
+    with sealed_anew(forged, events):
+        expect_one_line_or_the_truth(forged, forged / HOME / "journal")
+
+
+@FUZZ
+@given(data=st.data(), value=values)
+def test_no_value_in_a_configuration_makes_a_traceback_or_a_setting_out_of_bounds(
+    forged: Path, data: st.DataObject, value: Any
+) -> None:
+    """Also where the journal agrees with it."""
+    events = RunStore(FolderStore(forged), "one").journal.read()
+    path = data.draw(st.sampled_from(sorted(filter(None, places(events[0]["config"])), key=repr)))
+    put(events[0]["config"], path, value)
+    file = forged / HOME / "config.json"
+    before = file.read_bytes()
+    with sealed_anew(forged, events):
+        file.write_bytes(pretty_bytes(events[0]["config"]))
+        try:
+            config = runner.reopen(str(forged), "one").config
+            assert checked(RunConfig, config.model_dump(mode="json")) == config
+        except SymbioError as error:
+            one_line(error)
+        expect_one_line_or_the_truth(forged, forged / HOME / "journal")
+        file.write_bytes(before)
+
+
+@FUZZ
+@given(data=st.data(), value=values)
+def test_no_value_in_a_state_is_believed_against_the_journal(
+    forged: Path, data: st.DataObject, value: Any
+) -> None:
+    file = forged / HOME / "state.json"
+    before, truth = file.read_bytes(), runner.reopen(str(forged), "one").state
+    content = json.loads(before)
+    path = data.draw(st.sampled_from(sorted(places(content), key=repr)))
+    if path:
+        put(content, path, value)
+    file.write_bytes(pretty_bytes(content if path else value))
     try:
-        journal = Journal(FolderStore(forged), "one")
-        for event in events:
-            journal.append([event])
-        expect_one_line_or_the_truth(forged, home)
+        run = runner.reopen(str(forged), "one")
+        told = runner.damage(run)
+        assert run.state == truth
+        assert all("\n" not in line for line in told)
+        is_same = content == json.loads(before) if path else value == json.loads(before)
+        if path[:1] not in (("segments",), ("writer",)) and not is_same:
+            assert any("state.json" in line for line in told), (path, value)
     finally:
-        shutil.rmtree(home)
-        aside.rename(home)
+        file.write_bytes(before)
 
 
 @FUZZ
@@ -361,10 +430,7 @@ def test_no_value_in_a_manifest_with_a_right_hash_makes_a_traceback(
     run = runner.reopen(str(forged), "one")
     content = json.loads(run.store.checkpoints.manifests()[-1].data)
     path = data.draw(st.sampled_from(sorted(filter(None, places(content)), key=repr)))
-    at: Any = content
-    for key in path[:-1]:
-        at = at[key]
-    at[path[-1]] = value
+    put(content, path, value)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     encoded = text.encode("utf-8", errors="backslashreplace")
     step = content["step"] if isinstance(content["step"], int) else 0

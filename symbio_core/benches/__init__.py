@@ -10,6 +10,7 @@ from rich.table import Table
 
 from symbio_core.benches import (
     ablation,
+    arms,
     battery,
     checkpoint,
     cloud_chaos,
@@ -90,4 +91,5 @@ def run(name: str, config: RunConfig, *, seeds: int, jobs: int, say: Say) -> Fou
     if name not in BENCHES:
         raise ConfigError(f"bench '{name}' is unknown; take one of {', '.join(BENCHES)}")
     table, data = BENCHES[name].measure(config, seeds, jobs, say)
-    return Found(table, data)
+    # A bench that changes the settings for itself tells its own.
+    return Found(table, arms.heading(name, config, jobs) | {"seeds": seeds} | data)

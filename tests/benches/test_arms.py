@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.table import Table
 
+from symbio_core import benches
 from symbio_core.benches import arms
 from symbio_core.config import changed
 from symbio_core.profiles import smoke
@@ -85,3 +87,14 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_figures_of_every_bench_tell_when_where_and_under_which_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bare = benches.Bench("nothing", lambda *_: (Table(), {"bench": "bare", "summary": {}}))
+    monkeypatch.setitem(benches.BENCHES, "bare", bare)
+    found = benches.run("bare", smoke(), seeds=2, jobs=1, say=print).data
+    assert found["config"]["profile"] == "smoke"
+    assert found["seeds"] == 2
+    assert {"date", "machine", "model", "summary"} <= found.keys()

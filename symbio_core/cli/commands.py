@@ -127,7 +127,13 @@ def runs(storage: Storage = "storage") -> None:
 
     table = Table("run", "profile", "steps", "stands at", "best bits/byte", box=None)
     for name in runner.names(storage):
-        opened = runner.reopen(storage, name)
+        try:
+            opened = runner.reopen(storage, name)
+        except SymbioError as error:
+            # One that cannot be read hides no other.
+            err.print(str(error), markup=False, soft_wrap=True)
+            table.add_row(name, "–", "–", "cannot be read", "–")
+            continue
         state = opened.state
         best = f"{state.best.val_bpb:.4f}" if state.best else "–"
         steps = f"{state.steps_spent}/{opened.config.budget.steps}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from symbio_core.errors import StorageError
 from symbio_core.runner.opening import reopen
-from symbio_core.runner.run import Run
+from symbio_core.runner.run import TOKENIZER, Run
 from symbio_core.storage import Checkup, Lease, RunStore, check_run, open_store
 
 QUICK_BYTES = 500_000_000
@@ -62,12 +62,18 @@ def repair(root: str, run_id: str) -> list[str]:
         lease = Lease.take(store.store, run_id)
         store.journal.fence = lease
         done += [f"set aside: {where}" for where in store.journal.set_aside(broken[0])]
+        if not store.journal.read():
+            # It tells of what is set aside; a person has asked to go back before that.
+            store.store.delete(f"{store.home}/state.json")
         lease.release()
     run = reopen(root, run_id)
     run.claim()
     try:
         mended = {file.name for file in before.wrong}
         again = examine_run(run)
+        if not run.is_finished and any(file.name == TOKENIZER for file in again.wrong):
+            run.write_tokenizer()
+            again = examine_run(run)
         if run.is_finished and any(file.name.startswith(_MADE) for file in again.wrong):
             run.finish()
             run.claim()

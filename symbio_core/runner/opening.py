@@ -115,8 +115,8 @@ def find_donor(store: ObjectStore, config: RunConfig) -> str | None:
     root = config.storage.root
     if config.start_from == "latest":
         newest_first = sorted(list_runs(store), key=lambda n: _began(store, n), reverse=True)
-        finished = (run for run in (reopen(root, n) for n in newest_first) if run.is_finished)
-        latest = next(finished, None)
+        runs = (_readable(root, name) for name in newest_first)
+        latest = next((run for run in runs if run is not None and run.is_finished), None)
         if latest is None:
             return None
         elder = latest
@@ -130,6 +130,14 @@ def find_donor(store: ObjectStore, config: RunConfig) -> str | None:
             "or start without start_from"
         )
     return elder.run_id
+
+
+def _readable(root: str, name: str) -> Run | None:
+    """Return a run, or None where it is damaged: others may still be started from."""
+    try:
+        return reopen(root, name)
+    except (StorageError, ConfigError):
+        return None
 
 
 def _began(store: ObjectStore, name: str) -> str:

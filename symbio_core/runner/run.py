@@ -123,10 +123,13 @@ class Run:
         text = None
         if self.config.start_from is not None:
             # Its own copy first: the elder may be gone by the time that this run goes on.
-            has_own = self.store.has_file(TOKENIZER)
-            source = self.store if has_own else self.store.sibling(self.config.start_from)
-            text = source.read_file(TOKENIZER).decode()
+            elder = self.store.sibling(self.config.start_from)
+            text = _tokenizer_of(self.store) or elder.read_file(TOKENIZER).decode()
         return Workbench(self.config, cache_of(self.config), text)
+
+    def write_tokenizer(self) -> None:
+        """Write the tokenizer into the run, so that it needs no corpus to be read by others."""
+        self.store.write_file(TOKENIZER, self.bench.data.tokenizer.to_json().encode())
 
     @cached_property
     def vault(self) -> Vault:
@@ -164,11 +167,14 @@ class Run:
         Raises:
             LeaseHeld: another process works on the run; the message says which.
             LeaseLost: this one did, and another has taken it over.
+            StorageError: the journal is gone, so that the run would begin anew.
         """
         held = self.store.lease
         if held is not None and not held.is_released:
             held.raise_if_lost()
             return
+        if not self._events:
+            self.store.refuse_if_journal_is_gone()
         events = self.store.claim(ttl_s=self.config.storage.lease_s, take_over=take_over)
         if events != self._events:
             self._events = events
@@ -235,7 +241,7 @@ class Run:
         """
         if not self._events:
             self._note("opened", config=self.config)
-        self.store.write_file(TOKENIZER, self.bench.data.tokenizer.to_json().encode())
+        self.write_tokenizer()
         elder = self._elder
         if elder is None:
             member = self.bench.fresh_member(formula, "line")
@@ -432,7 +438,11 @@ class Run:
         except CheckpointDamaged as error:
             newest = self.store.checkpoints.newest_whole().manifest
             if newest is None:
-                raise
+                where = self.store.store.where(self.store.checkpoints.home)
+                raise CheckpointDamaged(
+                    f"no checkpoint of run '{self.run_id}' is whole any more; put back a copy of "
+                    f"{where}, or start a new run; `symbio fsck {self.run_id}` lists the damage"
+                ) from error
             self._note(
                 "noted",
                 message=f"{error}; {plan.phase} starts from {newest.id} instead, the newest whole",
@@ -519,6 +529,14 @@ class Run:
 
     def _retain(self) -> None:
         self.store.checkpoints.retain(set(self.referenced()))
+
+
+def _tokenizer_of(store: RunStore) -> str | None:
+    """Return a run's own copy of its tokenizer; None where there is none, or a damaged one."""
+    try:
+        return store.read_file(TOKENIZER).decode()
+    except (StorageError, UnicodeDecodeError):
+        return None
 
 
 def cache_of(config: RunConfig) -> Path:

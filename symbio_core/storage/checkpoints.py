@@ -273,6 +273,12 @@ class CheckpointStore:
         for manifest in reversed(manifests):
             if kind is not None and manifest.kind != kind:
                 continue
+            if manifest.run_id != self.run_id:
+                damaged.append(
+                    f"{self.store.where(self._key(manifest.id))} is a checkpoint of run "
+                    f"'{manifest.run_id}'; it is left alone"
+                )
+                continue
             try:
                 return self.load(manifest.id), tuple(damaged)
             except CheckpointDamaged as error:
@@ -300,8 +306,9 @@ class CheckpointStore:
     def retain(self, keep: set[str]) -> None:
         """Delete the checkpoints not named in ``keep``, then blobs that none of the rest uses.
 
-        What ``LATEST`` names is kept too, and files of unknown names are never touched. While a
-        kept manifest cannot be read no blob is deleted: it may be put back and need any of them.
+        What ``LATEST`` names is kept too, and files of unknown names and checkpoints of other runs
+        are never touched. While a kept manifest cannot be read no blob is deleted: it may be put
+        back and need any of them.
 
         A deletion cannot be made to lose as a swap can, so the lease is looked at before each: a
         holder that falls asleep between look and deletion can delete one more file when it wakes.
@@ -315,7 +322,7 @@ class CheckpointStore:
             pointer = _pointer(found) if found else None
             kept = keep | ({pointer.id} if pointer and pointer.id else set())
             for key in self._keys():
-                if _id(key) not in kept:
+                if _id(key) not in kept and not self._is_anothers(key):
                     self._check()
                     self.store.delete(key)
             manifests, damaged = self._survey()
@@ -398,6 +405,12 @@ class CheckpointStore:
             except CheckpointDamaged as error:
                 damaged.append(str(error))
         return sorted(whole, key=lambda manifest: (manifest.order, manifest.id)), damaged
+
+    def _is_anothers(self, key: str) -> bool:
+        try:
+            return self._read(key).run_id != self.run_id
+        except CheckpointDamaged:
+            return False
 
     def _read(self, key: str) -> Manifest:
         where = self.store.where(key)

@@ -162,7 +162,9 @@ class _Survey:
         for name in names | {f"checkpoints/manifests/{one}.json" for one in self.needed}:
             checkpoint = name.rpartition("/")[2].removesuffix(".json")
             why = None if checkpoint in readable else "is missing or does not match its hash"
-            self._add(name, why, remedy, self.needed.get(checkpoint, ()))
+            used_by = self.needed.get(checkpoint, ())
+            is_ours = why or used_by or readable[checkpoint].run_id == self.run.run_id
+            self._add(name, why, remedy, used_by, None if is_ours else "foreign")
         try:
             checkpoints.pointer()
             pointer = None if "checkpoints/LATEST" in self.keys else "is missing"

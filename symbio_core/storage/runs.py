@@ -182,6 +182,21 @@ class RunStore:
         told = (content or {}).get(_SEGMENTS)
         return told if isinstance(told, int) else 0
 
+    def refuse_if_journal_is_gone(self) -> None:
+        """See that a run without any event has never had one.
+
+        Raises:
+            StorageError: its state was written after some: what they led to must not be lived over.
+        """
+        told = self.segments_told()
+        if told:
+            journal, state = f"{self.home}/journal", f"{self.home}/state.json"
+            raise StorageError(
+                f"the journal of run '{self.run_id}' is gone and had {told} segments; put back a "
+                f"copy of {self.store.where(journal)}, or delete {self.store.where(state)} to live "
+                "the run again from its start"
+            )
+
     def write_metrics(self, name: str, frame: pd.DataFrame) -> None:
         """Write a table as ``metrics/<name>.parquet``."""
         buffer = io.BytesIO()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from symbio_core.progress import clear_stop, request_stop, subscribe
 from symbio_core.records import CheckpointRef
 from symbio_core.runner import Run
 from symbio_core.runner.finishing import ship
-from symbio_core.storage import FileState
+from symbio_core.storage import FileState, FolderStore, RunStore
 from tests.conftest import tiny
 
 
@@ -135,6 +136,11 @@ def test_the_donor_of_a_run_is_kept_as_its_own_start_when_the_elder_is_gone(
     with child.writing():
         child._retain()
     child.release()
+    tokenizer = root / "runs/child/model/tokenizer.json"
+    own = tokenizer.read_bytes()
+    tokenizer.unlink()
+    assert invoke("fsck", "child", "--repair", "--storage", str(root))[0] == 0
+    assert tokenizer.read_bytes() == own
     shutil.rmtree(root / "runs" / "one")
     again = runner.reopen(str(root), "child")
     [(start, uses)] = again.referenced().items()
@@ -292,6 +298,64 @@ def test_a_journal_goes_back_to_what_stands_before_its_damage(root: Path, what: 
     run = runner.reopen(str(root), "one")
     assert len(run.events) < 4 or not run.is_finished
     assert run.plan_next() is not None or run.is_open
+
+
+def test_a_run_whose_journal_is_gone_is_not_begun_again_over_its_checkpoints(root: Path) -> None:
+    home = root / "runs" / "one"
+    shutil.rmtree(home / "journal")
+    before = {path: path.read_bytes() for path in files_of(root)}
+    for words in (("resume", "one", "--plain"), ("fsck", "one", "--repair")):
+        code, told = invoke(*words, "--storage", str(root))
+        assert code == 1
+        assert "the journal of run 'one' is gone and had" in told
+        assert f"put back a copy of {home / 'journal'}, or delete {home / 'state.json'}" in told
+        assert {path: path.read_bytes() for path in files_of(root)} == before
+
+
+def test_a_run_without_a_whole_checkpoint_says_so_and_what_to_do(root: Path) -> None:
+    run = runner.reopen(str(root), "one")
+    plan = run.attempts[-1].plan
+    shutil.rmtree(root / "runs/one/checkpoints/blobs")
+    with pytest.raises(CheckpointDamaged, match="no checkpoint of run 'one' is whole") as caught:
+        run._whole_start(plan)
+    assert f"put back a copy of {root / 'runs/one/checkpoints'}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_another_run_is_neither_gone_on_from_nor_deleted(root: Path) -> None:
+    run = runner.reopen(str(root), "one")
+    assert run.state.best is not None
+    loaded = run.store.checkpoints.load(run.state.best.id)
+    others = RunStore(FolderStore(root), "another").checkpoints
+    parts = {"member": loaded.arrays("member"), "search": {"not": "ours"}}
+    manifest = others.save(parts, loaded.manifest.meta, step=999, kind="step")
+    for path in (root / "runs/another/checkpoints").rglob("*"):
+        if path.is_file() and path.name != "LATEST":
+            shutil.copy(path, root / "runs/one/checkpoints" / path.parent.name / path.name)
+    newest, told = run.store.checkpoints.load_newest("step")
+    assert newest is None or newest.manifest.run_id == "one"
+    assert any(f"{manifest.id}.json is a checkpoint of run 'another'" in line for line in told)
+    with run.writing():
+        run._retain()
+    run.release()
+    assert run.store.checkpoints.load(manifest.id).json("search") == {"not": "ours"}
+    code, output = invoke("fsck", "one", "--storage", str(root))
+    assert code == 0
+    assert "1 foreign" in output
+
+
+def test_a_run_that_cannot_be_read_hides_no_other_and_is_no_donor(
+    root: Path, tiny_corpus: Path
+) -> None:
+    shutil.copytree(root / "runs/one", root / "runs/two")
+    cut(sorted((root / "runs/two/journal").iterdir())[1])
+    code, told = invoke("runs", "--storage", str(root))
+    assert code == 0
+    assert "one " in told
+    assert re.search("two .*cannot be read", told)
+    assert str(root / "runs/two/journal") in told
+    config = changed(tiny(tiny_corpus, root), {"start_from": "latest"})
+    assert runner.opening.find_donor(FolderStore(root), config) == "one"
 
 
 def test_files_of_others_are_told_and_left_alone(root: Path) -> None:

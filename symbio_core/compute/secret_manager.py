@@ -63,7 +63,8 @@ class SecretKeeper:
         except CloudRefused as error:
             raise CloudRefused(
                 f"{variable} cannot be put into Secret Manager: {error}; see `symbio cloud "
-                f"doctor`, or keep it there yourself and name it in compute.elsewhere.secrets",
+                "doctor`, keep it there yourself and name it in compute.elsewhere.secrets, or "
+                "leave it out of compute.elsewhere.pass_on",
                 code=error.code,
                 scope="project",
             ) from error

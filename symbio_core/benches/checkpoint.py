@@ -147,7 +147,8 @@ def _rounds(config: RunConfig, count: int, say: Say) -> list[_Round]:
     rows = config.optimiser.batch_size
     small = changed(config, {"optimiser.batch_size": min(ROWS, rows)})
     bench = Workbench(small, cache_of(config))
-    bench.validation = bench.validation[:1]  # What evaluation takes is no cost of a save.
+    evaluated = bench.validation
+    bench.validation = evaluated[:1]  # A large model takes minutes for all of it.
     home = work_folder(config.storage.root)
     home.mkdir(parents=True, exist_ok=True)
     with (
@@ -162,6 +163,8 @@ def _rounds(config: RunConfig, count: int, say: Say) -> list[_Round]:
             step_s = _train(_with_rows(bench, rows), member, 1)
             if step_s <= SHORT_S:
                 vault.bench = _with_rows(bench, rows)
+                # As in a run: the end of a phase is saved while it is evaluated.
+                vault.bench.validation = evaluated
                 step_s = _train(vault.bench, member, int(LEAST_S / step_s))
             last = _round(vault, member, Path(folder), step_s)
             if bucket is not None:

@@ -143,8 +143,8 @@ class _Survey:
             told = self.run.segments_told()
             is_newest = told == 0 or told >= len(self.run.journal.survey())
             is_wrong = is_newest and self.expected is not None and state != self.expected
-            why = "is not what the journal amounts to" if is_wrong else None
-            self._add("state.json", why, remedy)
+            why = "is not what the journal amounts to (damaged, or of another version)"
+            self._add("state.json", why if is_wrong else None, remedy)
         elif any(name.startswith("journal/") for name in self.keys):
             self._add("state.json", "is missing", remedy)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from symbio_core.config import StorageSettings
 from symbio_core.monitors import t_interval
 from symbio_core.records import Interval
 from symbio_core.runner.exported import load_exported
@@ -24,6 +25,12 @@ class Measured:
 def report_path(root: str, run_id: str) -> str:
     """Return where a run's page lies: a path, or an address in a bucket."""
     return address(root, "runs", run_id, "report", "report.html")
+
+
+def storage_option(run: Run) -> str:
+    """Return what a command about a run needs besides its name, with a space before it."""
+    root = run.config.storage.root
+    return "" if root == StorageSettings().root else f" --storage {root}"
 
 
 def stands_at(run: Run) -> str:
@@ -48,7 +55,7 @@ def summary(run: Run) -> list[str]:
     if run.confirmation is not None:
         lines.append(f"verdict: {run.confirmation.sentence}")
     if not run.is_finished:
-        lines.append(f"go on with: symbio resume {run.run_id}")
+        lines.append(f"go on with: symbio resume {run.run_id}{storage_option(run)}")
     return lines
 
 

@@ -146,6 +146,9 @@ def test_an_interrupted_run_ends_with_130_and_can_be_resumed(
         assert process.wait(120) == 130, errors
     assert "symbio resume cut" in errors
     assert "Traceback" not in errors
+    there = str(tmp_path / "storage")
+    told = symbio("status", "cut", "--storage", there, where=tmp_path.parent).stdout
+    assert f"symbio resume cut --storage {there}" in " ".join(told.split())
     done = symbio("resume", "cut", "--plain", where=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "verdict" in done.stdout

@@ -32,7 +32,14 @@ EVIDENCE: dict[str, set[str]] = {
     "activation space exhaustion": {"proposals", "duplicates", "front_moved"},
     "punctuated equilibrium": {"found", "diversity", *LINE},
     "consensus stagnation": {"found", "sync", "members.rung", *LINE},
-    "learning-rate mismatch": {"skipped", "clipped", "line_steps", "lr_probe", "lr_probe_ci"},
+    "learning-rate mismatch": {
+        "points",
+        "skipped",
+        "clipped",
+        "line_steps",
+        "lr_probe",
+        "lr_probe_ci",
+    },
 }
 """Everything a verdict may look at, as fields of an outcome, its generations and their members."""
 

@@ -170,6 +170,10 @@ class Generation(Record):
     """Steps it cost, summed over members, in steps of the run's own model."""
     steps_kept: int
     """Those of them that the surviving line inherited."""
+    skipped: int = 0
+    """Those of the inherited steps that were skipped as spikes."""
+    clipped: int = 0
+    """Those of the inherited steps whose gradient was clipped."""
     seconds: float = 0.0
 
     @property

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +22,9 @@ WARMUP_FRAC = 0.1
 LEAST_LR = 0.02
 """Learning rate over peak below which it never falls."""
 NOTICEABLE_COST = 0.05
-"""Difference of a step's cost below which equal steps count as equal time (share)."""
+"""Difference of a step's cost above which every fixed function is trained again at equal cost.
+
+The best of them always is, so that no claim rests on steps that only look equal (share)."""
 NAMES = {"gelu": "GELU", "silu": "SiLU", "relu2": "ReLU²", "swiglu": "SwiGLU"}
 OWN = "evolved"
 """Name of the search's winner among the contenders, unless it is one of the fixed functions."""
@@ -38,7 +42,7 @@ class _Race:
     seconds_per_step: float
     cost: float
     same_cost: Nats
-    """Shape (seeds,), or (0,) where equal cost means equal steps."""
+    """Shape (seeds,), or (0,) where it was not trained again for as much cost."""
     steps: int
 
 
@@ -50,6 +54,14 @@ def fixed_functions(*, gated: bool) -> dict[str, str]:
     return found
 
 
+def successor(confirmation: Confirmation, formula: str) -> str | None:
+    """Return what has to follow an evolved function that surely lost the final; else None."""
+    fixed = {c.formula for c in confirmation.contenders if c.name != OWN}
+    if confirmation.verdict != "fixed wins" or formula in fixed:
+        return None
+    return min(confirmation.contenders, key=lambda c: c.bpb).formula
+
+
 def confirm(
     bench: Workbench, winner: str, steps_each: int, on_step: Callable[[int, float], None]
 ) -> Confirmation:
@@ -58,13 +70,14 @@ def confirm(
     Per seed, all contenders share initial weights and batches, so a seed is a block and differences
     are taken inside it; all contenders together tell how far a difference wanders from seed to
     seed. The winner was chosen on other text and other seeds, so its luck there does not count
-    here. Where the winner costs more time a step than a fixed function, that one is trained again
-    for as many more steps, and the comparison is told on both bases.
+    here. Where a step of the winner costs more or less than one of a fixed function, the best of
+    these, and any whose cost differs noticeably, is trained again for as many steps as cost the
+    same, and the comparison is told on both bases.
 
     Args:
         bench: the run's workbench.
         winner: formula that the search proposes.
-        steps_each: steps of each contender and seed.
+        steps_each: steps of each contender and seed, if none had to be trained again.
         on_step: called after each step.
     """
     began = time.perf_counter()
@@ -72,19 +85,9 @@ def confirm(
     fixed = fixed_functions(gated=bench.config.model.ffn == "gated")
     title = next((name for name, text in fixed.items() if text == winner), OWN)
     entries = {title: winner} | fixed
-    longer = {
-        name: round(steps_each * bench.function_cost(winner, text))
-        for name, text in entries.items()
-    }
-    # What the equal-cost races take is taken from all, so that the final costs what was set aside.
-    extra = sum(steps for name, steps in longer.items() if _differs(steps, steps_each))
-    share = len(entries) * steps_each / (len(entries) * steps_each + extra)
-    steps_each = max(1, int(steps_each * share))
-    races = [
-        _race(bench, name, text, winner, steps_each, on_step) for name, text in entries.items()
-    ]
-    if bench.config.search.shuffle:
-        races = _shuffled(bench, races)
+    final = _Final(bench, winner, _affordable(bench, winner, entries, steps_each), on_step)
+    races = [final.race(name, text) for name, text in entries.items()]
+    races = _shuffled(bench, races) if bench.config.search.shuffle else final.at_equal_cost(races)
     own, others = races[0], races[1:]
     level = bench.config.gates.confidence
     unit = bench.bpb(1.0, bench.confirmed)
@@ -92,53 +95,88 @@ def confirm(
     same_cost: tuple[Effect, ...] = ()
     if any(race.same_cost.size for race in races):
         nats = [race.same_cost if race.same_cost.size else race.nats for race in races]
-        same_cost = _effects(own, others, nats, level, unit)
+        found = _effects(own, others, nats, level, unit)
+        same_cost = tuple(
+            effect
+            for effect, race in zip(found, others, strict=True)
+            if race.same_cost.size or final.same_cost_steps(race.formula) == final.steps_each
+        )
     return _verdict(
         bench,
         races,
         same_steps,
         same_cost,
-        steps_each=steps_each,
+        steps_each=final.steps_each,
         seconds=time.perf_counter() - began,
     )
 
 
-def _differs(steps: int, steps_each: int) -> bool:
-    return abs(steps - steps_each) > NOTICEABLE_COST * steps_each
+def _affordable(bench: Workbench, winner: str, entries: dict[str, str], steps_each: int) -> int:
+    """Return the steps of a race where those at equal cost are paid from the same purse."""
+    final = _Final(bench, winner, steps_each, lambda index, loss: None)
+    rivals = [final.same_cost_steps(text) for text in entries.values() if text != winner]
+    extra = [steps for steps in rivals if final.differs(steps)]
+    # The best of the rest is run again too, and which that is nobody knows yet.
+    rest = [steps for steps in rivals if not final.differs(steps) and steps != steps_each]
+    total = len(entries) * steps_each + sum(extra) + max(rest, default=0)
+    return max(1, steps_each * len(entries) * steps_each // total)
 
 
-def _race(
-    bench: Workbench,
-    name: str,
-    text: str,
-    winner: str,
-    steps_each: int,
-    on_step: Callable[[int, float], None],
-) -> _Race:
-    seeds = bench.config.confirm.seeds
-    nats, same_cost = np.empty(seeds), np.empty(seeds)
-    seconds, steps = 0.0, 0
-    longer = round(steps_each * bench.function_cost(winner, text))
-    again = _differs(longer, steps_each)
-    for seed in range(seeds):
-        nats[seed], taken = _trained(bench, text, seed, steps_each, on_step)
-        seconds += taken / (steps_each * seeds)
-        steps += steps_each
-        if again:
-            same_cost[seed], _ = _trained(bench, text, seed, longer, on_step)
-            steps += longer
-    cost = bench.function_cost(text, winner)
-    return _Race(name, text, nats, seconds, cost, same_cost if again else np.empty(0), steps)
+@dataclass(frozen=True, slots=True)
+class _Final:
+    """What all races of a final share."""
 
+    bench: Workbench
+    winner: str
+    steps_each: int
+    on_step: Callable[[int, float], None]
 
-def _trained(
-    bench: Workbench, text: str, seed: int, steps: int, on_step: Callable[[int, float], None]
-) -> tuple[float, float]:
-    """Return the loss on the confirm split (nats a token) and the seconds of training."""
-    member = bench.fresh_member(text, "confirm", seed)
-    batches = bench.train_batches("confirm", seed)
-    stretch = member.train(steps, batches, lambda step: _cold(step, steps), on_step=on_step)
-    return float(bench.measure(member.model, bench.confirmed).mean()), stretch.seconds
+    def same_cost_steps(self, text: str) -> int:
+        """Return for how many steps a function trains at the cost of the winner's race."""
+        return round(self.steps_each * self.bench.function_cost(self.winner, text))
+
+    def differs(self, steps: int) -> bool:
+        """Say whether so many steps are noticeably more or fewer than those of a race."""
+        return abs(steps - self.steps_each) > NOTICEABLE_COST * self.steps_each
+
+    def race(self, name: str, text: str) -> _Race:
+        """Train one function with every seed."""
+        seeds = self.bench.config.confirm.seeds
+        trained = [self._trained(text, seed, self.steps_each) for seed in range(seeds)]
+        return _Race(
+            name=name,
+            formula=text,
+            nats=np.array([nats for nats, _ in trained]),
+            seconds_per_step=sum(seconds for _, seconds in trained) / (seeds * self.steps_each),
+            cost=self.bench.function_cost(text, self.winner),
+            same_cost=np.empty(0),
+            steps=seeds * self.steps_each,
+        )
+
+    def at_equal_cost(self, races: Sequence[_Race]) -> list[_Race]:
+        """Train again, for as much cost, whoever costs noticeably else, and the best rival."""
+        best = min(races[1:], key=lambda race: float(race.nats.mean()))
+        return [self._again(race, always=race is best) for race in races]
+
+    def _again(self, race: _Race, *, always: bool) -> _Race:
+        steps = self.same_cost_steps(race.formula)
+        if steps == self.steps_each or not (always or self.differs(steps)):
+            return race
+        seeds = self.bench.config.confirm.seeds
+        nats = [self._trained(race.formula, seed, steps)[0] for seed in range(seeds)]
+        return replace(race, same_cost=np.array(nats), steps=race.steps + seeds * steps)
+
+    def _trained(self, text: str, seed: int, steps: int) -> tuple[float, float]:
+        """Return the loss on the confirm split (nats a token) and the seconds of training."""
+        bench = self.bench
+        member = bench.fresh_member(text, "confirm", seed)
+        batches = bench.train_batches("confirm", seed)
+        stretch = member.train(
+            steps, batches, lambda step: _cold(step, steps), on_step=self.on_step
+        )
+        nats = float(bench.measure(member.model, bench.confirmed).mean())
+        # Whoever ends at no number knows nothing: each token is as likely as any other to it.
+        return nats if math.isfinite(nats) else math.log(bench.n_vocab), stretch.seconds
 
 
 def _cold(step: int, steps: int) -> float:
@@ -153,10 +191,7 @@ def _shuffled(bench: Workbench, races: list[_Race]) -> list[_Race]:
     nats = np.array([race.nats for race in races])
     for seed in range(nats.shape[1]):
         nats[:, seed] = rng.permutation(nats[:, seed])
-    return [
-        _Race(r.name, r.formula, row, r.seconds_per_step, r.cost, np.empty(0), r.steps)
-        for r, row in zip(races, nats, strict=True)
-    ]
+    return [replace(race, nats=row) for race, row in zip(races, nats, strict=True)]
 
 
 def _effects(
@@ -240,15 +275,7 @@ def judged(
     best = min(rivals, key=lambda c: c.bpb)
     seeds = len(own.nats)
     against = next((e for e in effects if e.against == best.name), None)
-    if against is None:
-        sure = all(e.loss_nats.below_zero and e.p_value < SURE_BELOW for e in effects)
-        verdict = "fixed wins" if sure else "no difference"
-    elif against.loss_nats.below_zero and against.p_value < SURE_BELOW:
-        verdict = "evolved wins" if evolved else "fixed wins"
-    elif against.loss_nats.above_zero and against.p_value < SURE_BELOW:
-        verdict = "fixed wins"
-    else:
-        verdict = "no difference"
+    verdict = _verdict_of(evolved, against, effects, effects_seconds)
     timed = next((e for e in effects_seconds if e.against == best.name), None)
     size = "" if scale == 1.0 else f" on a model of {scale:g} times the depth and width"
     how = f"after {steps_each} steps from fresh weights{size}, {seeds} fresh seeds, unseen text"
@@ -266,6 +293,26 @@ def judged(
         best_fixed=best.name,
         sentence=_sentence(verdict, own, best, against, timed, how),
     )
+
+
+def _verdict_of(
+    evolved: bool, against: Effect | None, effects: Sequence[Effect], timed: Sequence[Effect]
+) -> Literal["evolved wins", "fixed wins", "no difference"]:
+    """Name who won: an evolved function only if it is surely ahead on both bases."""
+    if against is None:
+        return "fixed wins" if all(map(_is_surely_ahead, effects)) else "no difference"
+    if against.loss_nats.above_zero and against.p_value < SURE_BELOW:
+        return "fixed wins"
+    if not _is_surely_ahead(against):
+        return "no difference"
+    if not evolved:
+        return "fixed wins"
+    strongest = max(timed, key=lambda e: e.loss_nats.value, default=against)
+    return "evolved wins" if _is_surely_ahead(strongest) else "no difference"
+
+
+def _is_surely_ahead(effect: Effect) -> bool:
+    return effect.loss_nats.below_zero and effect.p_value < SURE_BELOW
 
 
 def _sentence(
@@ -290,9 +337,10 @@ def _sentence(
         first, second = (best.name, who) if effect.value > 0 else (who, best.name)
         return f"{first} beats {second} by {size}, {p_value}; {how}."
     span = f"{effect.low:+.4f} to {effect.high:+.4f} bits a byte"
+    told = f"; {_cost(best, timed)}" if timed else ""
     return (
         f"No difference that is sure: keep {best.name}. {who} lies {span} from it (negative is "
-        f"better), {p_value}; {how}."
+        f"better), {p_value}{told}; {how}."
     )
 
 

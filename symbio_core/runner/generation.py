@@ -93,6 +93,8 @@ class Trial:
     cost: float = 1.0
     seconds: float = 0.0
     steps: int = 0
+    skipped: int = 0
+    clipped: int = 0
     nats: Nats | None = None
     train_nats: Nats | None = None
     first_nats: Nats | None = None
@@ -195,6 +197,8 @@ class Population:
         )
         trial.seconds += stretch.seconds
         trial.steps += stretch.steps
+        trial.skipped += stretch.skipped
+        trial.clipped += stretch.clipped
         self.steps += stretch.steps
 
     def _lr_at(self, rung: Rung, *, last: bool) -> Callable[[int], float]:
@@ -447,6 +451,7 @@ def _told(
     own = population.control.candidate.formula
     fused = coupling.told(population.members) if coupling is not None else {}
     is_fresh = setting.is_fresh
+    kept = winner or population.control
     return Generation(
         phase=setting.plan.phase,
         attempt=setting.plan.attempt,
@@ -462,7 +467,9 @@ def _told(
         transfers=transfers,
         start=setting.settings.start,
         steps=population.bench.charged(population.steps) if is_fresh else population.steps,
-        steps_kept=0 if is_fresh else population.control.steps,
+        steps_kept=0 if is_fresh else kept.steps,
+        skipped=0 if is_fresh else kept.skipped,
+        clipped=0 if is_fresh else kept.clipped,
         seconds=seconds,
         **fused,
     )

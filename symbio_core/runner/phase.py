@@ -27,7 +27,7 @@ from symbio_core.records import (
     PhasePlan,
     Record,
 )
-from symbio_core.runner.confirm import confirm, fixed_functions
+from symbio_core.runner.confirm import confirm, fixed_functions, successor
 from symbio_core.runner.generation import Gather, Setting, gather, plan_rungs, run_generation
 from symbio_core.runner.pace import Pace
 from symbio_core.runner.vault import Snapshot, Vault
@@ -100,12 +100,15 @@ class PhaseRun:
         *,
         start: CheckpointRef,
         spent_before: int,
+        settled: Confirmation | None = None,
         gather: Gather = gather,
     ) -> None:
         self.bench = bench
         self.vault = vault
         self.plan = plan
         self.pace = pace
+        self.settled = settled
+        """What an earlier attempt's final has found; no function that lost it trains on."""
         self.gather = gather
         self.settings: PhaseSettings = lifecycle.effective(
             bench.config, plan.phase, plan.adaptation
@@ -116,12 +119,19 @@ class PhaseRun:
         if snapshot.progress is not None:
             self.at = PhaseProgress.model_validate(snapshot.progress)
         else:
-            watch = Watch(first_step=self.line.line_step)
-            self.at = PhaseProgress(start=start, spent_before=spent_before, watch=watch)
+            self.at = PhaseProgress(start=start, spent_before=spent_before)
+            self._leave_a_loser()
             self._evaluate()
         self.saved_at = self.at.spent
         self.stopped = ""
         self.reason = ""
+
+    def _leave_a_loser(self) -> None:
+        # Whatever checkpoint the run has gone back to, what the final has settled stays settled.
+        rival = successor(self.settled, self.line.formula) if self.settled else None
+        if rival is not None:
+            self._say(f"{self.line.formula} lost the final: the main line goes on with {rival}")
+            self.line = self.line.fork(rival)
 
     def run(self) -> PhaseResult:
         """Go on to the end of the attempt.
@@ -139,10 +149,15 @@ class PhaseRun:
                     self._stretch()
             self._check()
             self._save_if_due()
-        if not self.stopped and self.plan.confirm_steps:
+        if self.plan.confirm_steps and self._holds_final():
             with self._saved_on_stop():
                 self._confirm()
         return self._finish()
+
+    def _holds_final(self) -> bool:
+        """Say whether the final is due: a phase that gets another try leaves it to that one."""
+        is_last = self.plan.attempt >= self.bench.config.budget.max_attempts
+        return not self.stopped or (self.stopped == "diverged" and is_last)
 
     @contextmanager
     def _saved_on_stop(self) -> Iterator[None]:
@@ -194,7 +209,7 @@ class PhaseRun:
             line_steps=self.at.line_steps + stretch.steps,
             skipped=self.at.skipped + stretch.skipped,
             clipped=self.at.clipped + stretch.clipped,
-            watch=self.at.watch.after(stretch),
+            watch=self.at.watch.after(stretch, first),
         )
         if self.bench.config.has("fusion"):
             self._follow_shadow(stretch.steps, is_whole=stretch.steps == steps)
@@ -233,6 +248,8 @@ class PhaseRun:
     def _buys_generation(self) -> bool:
         if not self.settings.population or not self.bench.config.has("search"):
             return False
+        if self.settled is not None:
+            return False  # Nobody would put to the test what it found.
         search = self.bench.config.search
         if not should_explore(
             self.search,
@@ -273,6 +290,8 @@ class PhaseRun:
             line_steps=self.at.line_steps + generation.steps_kept,
             search_steps=self.at.search_steps + generation.steps - generation.steps_kept,
             explored=self.at.explored + generation.steps,
+            skipped=self.at.skipped + generation.skipped,
+            clipped=self.at.clipped + generation.clipped,
             generations=(*self.at.generations, generation),
         )
         self._evaluate()
@@ -306,18 +325,26 @@ class PhaseRun:
     def _probe(self) -> None:
         bench, lr = self.bench, self._lr(self.at.spent, self.line.line_step)
         nats: list[npt.NDArray[np.float64]] = []
-        forks = []
+        forks, stretches = [], []
         for factor in PROBE_FACTORS:
             fork = self.line.fork()
-            fork.train(PROBE_STEPS, bench.train_batches("line"), _constant(lr * factor))
+            stretch = fork.train(
+                PROBE_STEPS,
+                bench.train_batches("line"),
+                _constant(lr * factor),
+                clip_scale=self.plan.adaptation.clip_scale,
+            )
             nats.append(bench.measure(fork.model, bench.validation))
             forks.append(fork)
+            stretches.append(stretch)
         best = min(range(3), key=lambda i: float(nats[i].mean()))
         interval = paired_interval(nats[best], nats[1])
         self.line = forks[1]
         self._update(
             line_steps=self.at.line_steps + PROBE_STEPS,
             search_steps=self.at.search_steps + self._probe_cost - PROBE_STEPS,
+            skipped=self.at.skipped + stretches[1].skipped,
+            clipped=self.at.clipped + stretches[1].clipped,
             lr_probe=tuple(float(x.mean()) for x in nats),
             lr_probe_ci=(interval.high - interval.low) / 2,
         )
@@ -349,38 +376,38 @@ class PhaseRun:
     def _warm_trial(self) -> None:
         assert self.at.confirmation is not None
         confirmation = self.at.confirmation
-        rival = min(confirmation.contenders, key=lambda c: c.bpb).formula
         steps = self.bench.config.confirm.warm_steps
         self._update(warm_done=True)
-        fixed = fixed_functions(gated=self.bench.config.model.ffn == "gated").values()
-        if confirmation.verdict == "fixed wins" and self.line.formula not in fixed:
-            # An evolved function that lost for sure is not trained on, however well it sits now.
-            self.line = self.line.fork(rival)
-            self._evaluate()
-            self._say(f"the final is lost: the main line goes on with {rival}")
-            return
-        if rival == self.line.formula or steps == 0:
+        forced = successor(confirmation, self.line.formula)
+        rival = forced or min(confirmation.contenders, key=lambda c: c.bpb).formula
+        if rival == self.line.formula or self.stopped or steps == 0:
+            # Where the end is not one to go on from, the next phase begins with what was settled.
             return
         lr = self._lr(self.at.spent, self.line.line_step)
         first = self.line.line_step
-        members = [self.line.fork(), self.line.fork(rival)]
-        nats = []
-        for member in members:
-            member.train(
+        # An evolved function that lost for sure is not trained on, however well it sits now.
+        formulas = [rival] if forced else [self.line.formula, rival]
+        tried = []
+        for formula in formulas:
+            member = self.line.fork(formula)
+            stretch = member.train(
                 steps,
                 self.bench.train_batches("line"),
                 lambda step: lr * (1.0 - 0.8 * (step - first) / steps),
                 on_step=self._reporter("confirming"),
             )
-            nats.append(self.bench.measure(member.model, self.bench.validation))
-        takes_over = float(nats[1].mean()) < float(nats[0].mean())
-        self.line = members[takes_over]
+            nats = float(self.bench.measure(member.model, self.bench.validation).mean())
+            tried.append((nats, member, stretch))
+        _, self.line, stretch = min(tried, key=lambda one: one[0])
         self._update(
             line_steps=self.at.line_steps + steps,
-            confirm_steps=self.at.confirm_steps + steps,
+            confirm_steps=self.at.confirm_steps + (len(tried) - 1) * steps,
+            skipped=self.at.skipped + stretch.skipped,
+            clipped=self.at.clipped + stretch.clipped,
         )
         self._evaluate()
-        self._say(f"warm trial: the main line goes on with {self.line.formula}")
+        why = "the final is lost" if forced else "warm trial"
+        self._say(f"{why}: the main line goes on with {self.line.formula}")
 
     # --- watching, saving, ending
 

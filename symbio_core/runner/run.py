@@ -410,6 +410,7 @@ class Run:
             pace,
             start=self._reference(plan.start),
             spent_before=self.state.steps_spent,
+            settled=self.confirmation if self.confirmed is not None else None,
             gather=gather,
         )
 

@@ -20,8 +20,11 @@ WORDS = {"upper": "rose", "lower": "fell"}
 class Watch(Record):
     """What every step of the main line showed, in an attempt at a phase so far."""
 
-    first_step: int = 0
-    """Step of the main line at which it began."""
+    stretches: tuple[tuple[int, int], ...] = ()
+    """Where each stretch begins: index of its first value, and step of the main line there.
+
+    Between stretches the line may have gone on inside a generation or a trial.
+    """
     losses: tuple[float, ...] = ()
     """Training loss (nats a token)."""
     norms: tuple[float, ...] = ()
@@ -29,10 +32,11 @@ class Watch(Record):
     paces: tuple[float, ...] = ()
     """Wall time of a step (s)."""
 
-    def after(self, stretch: Stretch) -> Watch:
-        """Return the watch with another stretch of steps."""
+    def after(self, stretch: Stretch, first: int) -> Watch:
+        """Return the watch with another stretch of steps, begun at step ``first`` of the line."""
         return self.model_copy(
             update={
+                "stretches": (*self.stretches, (len(self.losses), first)),
                 "losses": (*self.losses, *stretch.losses),
                 "norms": (*self.norms, *stretch.norms),
                 "paces": (*self.paces, *stretch.paces),
@@ -54,12 +58,17 @@ class Watch(Record):
             ("throughput", tuple(-x for x in _logs(self.paces)), "lower"),
         )
         return tuple(
-            f"{name} {WORDS[alarm.side]} at step {self.first_step + BLOCK * alarm.start + 1} by "
+            f"{name} {WORDS[alarm.side]} at step {self._step(BLOCK * alarm.start) + 1} by "
             f"{abs(alarm.shift):.1f} standard deviations (a false alarm comes once in "
             f"{BLOCK * RUN_LENGTH:g} steps)"
             for name, values, side in watched
             for alarm in cusum_alarms(_blocks(values), side=side, run_length=RUN_LENGTH)
         )
+
+    def _step(self, index: int) -> int:
+        """Return the step of the main line that a value belongs to."""
+        begun, first = max(s for s in self.stretches if s[0] <= index)
+        return first + index - begun
 
 
 def _blocks(values: tuple[float, ...]) -> npt.NDArray[np.float64]:

@@ -8,7 +8,9 @@ from symbio_core.records import Contender, Effect, Interval
 from symbio_core.runner.confirm import judged
 
 
-def told(difference: float, half: float, p_value: float, *, slower: float = 1.1) -> tuple[str, str]:
+def told(
+    difference: float, half: float, p_value: float, *, slower: float = 1.1, at_cost: float = -0.011
+) -> tuple[str, str]:
     span = Interval(value=difference, low=difference - half, high=difference + half)
     own = Contender(
         name="evolved",
@@ -26,7 +28,8 @@ def told(difference: float, half: float, p_value: float, *, slower: float = 1.1)
         cost=1.0 / slower,
     )
     effect = Effect(against="ReLU²", loss_nats=span, bpb=span, p_value=p_value)
-    timed = effect.model_copy(update={"bpb": span.model_copy(update={"value": 0.011})})
+    later = Interval(value=at_cost, low=at_cost - half, high=at_cost + half)
+    timed = Effect(against="ReLU²", loss_nats=later, bpb=later, p_value=p_value)
     found = judged(
         (own, fixed),
         (effect,),
@@ -59,5 +62,17 @@ def test_the_verdict_needs_interval_and_corrected_p_value(
 
 def test_a_win_names_its_price() -> None:
     sentence = told(-0.02, 0.005, 0.003)[1]
-    assert "a step takes 10% more time, and at equal time it is +0.0110" in sentence
+    assert "a step takes 10% more time, and at equal time it is -0.0110" in sentence
     assert "a step takes as long" in told(-0.02, 0.005, 0.003, slower=1.0)[1]
+
+
+@pytest.mark.parametrize("at_cost", [-0.003, 0.0, 0.012])
+def test_an_evolved_function_that_is_ahead_at_equal_steps_alone_has_not_won(at_cost: float) -> None:
+    verdict, sentence = told(-0.02, 0.005, 0.003, at_cost=at_cost)
+    assert verdict == "no difference"
+    assert "No difference that is sure: keep ReLU²" in sentence
+    assert f"at equal time it is {at_cost:+.4f}" in sentence
+
+
+def test_a_fixed_function_that_wins_at_equal_steps_has_won() -> None:
+    assert told(+0.02, 0.005, 0.003, at_cost=-0.02)[0] == "fixed wins"

@@ -28,7 +28,7 @@ def trained(config: RunConfig, shock: float, seed: int) -> Watch:
     watch = Watch()
     for begin in range(0, STEPS, 50):
         rate = shock if begin >= 400 else 1.0
-        watch = watch.after(member.train(50, batches, _steady(rate)))
+        watch = watch.after(member.train(50, batches, _steady(rate)), begin)
     return watch.model_copy(update={"paces": ()})
 
 
@@ -53,9 +53,9 @@ def test_a_machine_that_slows_down_is_told_and_one_that_speeds_up_is_not() -> No
     slower, faster = paces.copy(), paces.copy()
     slower[500:] *= 2.0
     faster[500:] /= 2.0
-    (told,) = Watch(paces=tuple(slower)).alarms()
+    (told,) = Watch(stretches=((0, 0),), paces=tuple(slower)).alarms()
     assert "throughput fell at step 49" in told or "at step 501" in told
-    assert Watch(paces=tuple(faster)).alarms() == ()
+    assert Watch(stretches=((0, 0),), paces=tuple(faster)).alarms() == ()
 
 
 def test_a_watch_that_was_stored_goes_on_as_if_it_had_not_been() -> None:
@@ -64,7 +64,7 @@ def test_a_watch_that_was_stored_goes_on_as_if_it_had_not_been() -> None:
         Stretch(losses=list(rng.normal(3, 0.1, 80)), norms=list(rng.uniform(0.5, 1, 80)))
         for _ in range(2)
     )
-    whole = Watch(first_step=7).after(first).after(second)
-    stored = Watch.model_validate_json(Watch(first_step=7).after(first).model_dump_json())
-    assert stored.after(second) == whole
-    assert stored.after(second).alarms() == whole.alarms()
+    whole = Watch().after(first, 7).after(second, 99)
+    stored = Watch.model_validate_json(Watch().after(first, 7).model_dump_json())
+    assert stored.after(second, 99) == whole
+    assert stored.after(second, 99).alarms() == whole.alarms()

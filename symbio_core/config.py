@@ -564,6 +564,17 @@ class RunConfig(Settings):
     compute: ComputeSettings = ComputeSettings()
     storage: StorageSettings = StorageSettings()
 
+    @model_validator(mode="after")
+    def fusion_has_rungs_to_happen_between(self) -> Self:
+        """Refuse fusion where it would be a name only."""
+        fuses = self.has("fusion") and self.has("search")
+        if fuses and self.search.rungs < 2:
+            raise ValueError(
+                "fusion happens between two rungs and search.rungs is 1; set search.rungs=2 or "
+                "more, or switch fusion off (--without fusion,kuramoto)"
+            )
+        return self
+
     def step_cost(self, scale: float) -> float:
         """Return what a step of the model at ``scale`` costs, in steps of the run's own (0..1]."""
         vocabulary = self.data.vocab_size

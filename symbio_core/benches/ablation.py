@@ -32,7 +32,11 @@ NEEDS: dict[Mechanism, Mechanism] = {
     "kuramoto": "fusion",
 }
 """Mechanisms that do nothing where another one is switched off."""
+FUSES_IN = 2
+"""Rungs that fusion takes at least: it happens between two."""
 Without = tuple[Mechanism, ...]
+Life = tuple[Without, int]
+"""What tells lives of one seed apart: what is switched off, and the rungs of a generation."""
 Arm = dict[str, Any]
 
 
@@ -45,21 +49,26 @@ class Comparison:
     """What is switched off where the mechanism works."""
     off: Without
     """The same and the mechanism."""
+    rungs: int
+    """Stages of a generation in both lives."""
     note: str
     """How the pair differs from the settings themselves."""
 
 
-def comparisons(without: Sequence[Mechanism], mechanisms: Sequence[Mechanism]) -> list[Comparison]:
+def comparisons(
+    without: Sequence[Mechanism], mechanisms: Sequence[Mechanism], rungs: int = FUSES_IN
+) -> list[Comparison]:
     """Return the pair of lives for each mechanism.
 
     Args:
         without: what the settings switch off.
         mechanisms: what is looked at.
+        rungs: stages of a generation in the settings.
     """
-    return [_comparison(frozenset(without), mechanism) for mechanism in mechanisms]
+    return [_comparison(frozenset(without), mechanism, rungs) for mechanism in mechanisms]
 
 
-def _comparison(without: frozenset[Mechanism], mechanism: Mechanism) -> Comparison:
+def _comparison(without: frozenset[Mechanism], mechanism: Mechanism, rungs: int) -> Comparison:
     needed = _needed(mechanism)
     on = without - {mechanism, *needed}
     switched = [name for name in (*needed, mechanism) if name in without]
@@ -68,7 +77,10 @@ def _comparison(without: frozenset[Mechanism], mechanism: Mechanism) -> Comparis
         parts.append("off in the settings, switched on here")
     if others := [name for name in switched if name != mechanism]:
         parts.append(f"with {', '.join(others)} switched on in both lives")
-    return Comparison(mechanism, _ordered(on), _ordered(on | {mechanism}), "; ".join(parts))
+    if "fusion" in (*needed, mechanism) and rungs < FUSES_IN:
+        rungs = FUSES_IN
+        parts.append(f"with {rungs} rungs in both lives")
+    return Comparison(mechanism, _ordered(on), _ordered(on | {mechanism}), rungs, "; ".join(parts))
 
 
 def _needed(mechanism: Mechanism) -> tuple[Mechanism, ...]:
@@ -100,13 +112,15 @@ def measure(
         BudgetTooSmall: with a mechanism that is off in the settings a generation costs more.
     """
     config = arms.unhurried(config, jobs)
-    pairs = comparisons(config.without, mechanisms)
-    base = _ordered(frozenset(config.without))
-    settings = dict.fromkeys([base, *(one for pair in pairs for one in (pair.on, pair.off))])
+    pairs = comparisons(config.without, mechanisms, config.search.rungs)
+    base = (_ordered(frozenset(config.without)), config.search.rungs)
+    settings = dict.fromkeys(
+        [base, *((without, pair.rungs) for pair in pairs for without in (pair.on, pair.off))]
+    )
     configs = [
-        changed(one, {"without": without})
+        changed(one, {"without": without, "search.rungs": rungs})
         for one in arms.seeded(config, seeds)
-        for without in settings
+        for without, rungs in settings
     ]
     for one in configs:
         lifecycle.check_budget(one)  # refused now, not after an hour of other lives
@@ -135,6 +149,7 @@ def _live(config: RunConfig) -> Arm:
         "run": name,
         "seed": config.seed,
         "without": list(_ordered(frozenset(config.without))),
+        "rungs": config.search.rungs,
         "val_bpb": report.shipped.val_bpb,
         "confirm_bpb": run.bench.bpb(confirm, run.bench.confirmed),
         "formula": report.shipped.formula,
@@ -147,18 +162,20 @@ def _live(config: RunConfig) -> Arm:
 def _line(arm: Arm) -> str:
     off = ", ".join(arm["without"]) or "nothing"
     return (
-        f"seed {arm['seed']}  without {off}: {arm['val_bpb']:.4f} bits/byte  {arm['formula']}  "
-        f"{arm['line_steps']} of {arm['steps']} steps on the line  {arm['seconds']:.0f} s"
+        f"seed {arm['seed']}  without {off}, {arm['rungs']} rungs: {arm['val_bpb']:.4f} bits/byte  "
+        f"{arm['formula']}  {arm['line_steps']} of {arm['steps']} steps on the line  "
+        f"{arm['seconds']:.0f} s"
     )
 
 
-def _effect(pair: Comparison, base: Without, lives: Sequence[Arm]) -> dict[str, Any]:
-    on, off = (_of(lives, without) for without in (pair.on, pair.off))
+def _effect(pair: Comparison, base: Life, lives: Sequence[Arm]) -> dict[str, Any]:
+    on, off = (_of(lives, (without, pair.rungs)) for without in (pair.on, pair.off))
     found: dict[str, Any] = {
         "mechanism": pair.mechanism,
         "on": list(pair.on),
         "off": list(pair.off),
-        "is_on_in_settings": pair.mechanism not in base,
+        "rungs": pair.rungs,
+        "is_on_in_settings": pair.mechanism not in base[0],
         "note": pair.note,
     }
     for split in ("val", "confirm"):
@@ -168,13 +185,13 @@ def _effect(pair: Comparison, base: Without, lives: Sequence[Arm]) -> dict[str, 
     return found
 
 
-def _of(lives: Sequence[Arm], without: Without) -> list[Arm]:
-    found = [life for life in lives if tuple(life["without"]) == without]
+def _of(lives: Sequence[Arm], wanted: Life) -> list[Arm]:
+    found = [life for life in lives if (tuple(life["without"]), life["rungs"]) == wanted]
     return sorted(found, key=lambda life: int(life["seed"]))
 
 
 def _summary(
-    effects: Sequence[dict[str, Any]], lives: Sequence[Arm], base: Without
+    effects: Sequence[dict[str, Any]], lives: Sequence[Arm], base: Life
 ) -> dict[str, float]:
     summary: dict[str, float] = {}
     for effect in effects:

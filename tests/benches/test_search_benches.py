@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from symbio_core import benches, runner
 from symbio_core.benches import ablation, arms, null_search, planted_winner
-from symbio_core.config import MECHANISMS, RunConfig, changed
+from symbio_core.config import MECHANISMS, Mechanism, RunConfig, changed
 from symbio_core.errors import BudgetTooSmall, ConfigError
 from symbio_core.gates.evidence import share_interval
 from symbio_core.records import Generation
@@ -29,7 +29,8 @@ def silent(_: str) -> None:
 def short(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """The smallest search with one rung, so that every score of a generation is of one rung."""
     root = tmp_path_factory.mktemp("benches")
-    changes = {"search.rungs": 1, "confirm.warm_steps": 2, "budget.steps": 500}
+    alone = {"search.rungs": 1, "without": ("fusion", "kuramoto")}
+    changes = alone | {"confirm.warm_steps": 2, "budget.steps": 500}
     return changed(tiny(tiny_corpus, root), changes)
 
 
@@ -102,7 +103,7 @@ def test_a_null_search_without_a_search_or_a_final_is_refused(
     short: RunConfig, mechanism: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"looks at the {mechanism}"):
-        null_search.measure(changed(short, {"without": (mechanism,)}), 2, 1, silent)
+        null_search.measure(changed(short, {"without": (*short.without, mechanism)}), 2, 1, silent)
 
 
 @given(whole=st.integers(1, 200), data=st.data())
@@ -126,6 +127,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     small = {
         "data.max_bytes": 300_000,
         "search.rungs": 1,
+        "without": ("fusion", "kuramoto"),
         "search.scale": 1.0,
         "search.exploration_frac": 0.7,
         "optimiser.peak_lr": 0.006,
@@ -207,7 +209,8 @@ def test_a_mechanism_is_all_that_two_lives_of_a_pair_differ_in(without: set[str]
 
 @pytest.fixture(scope="module")
 def ablated(short: RunConfig) -> dict[str, Any]:
-    config = changed(short, {"without": ("averaging",), "gates.n_prompts": 4})
+    averaging = {"without": ("averaging",), "search.rungs": 2, "budget.steps": 700}
+    config = changed(short, averaging | {"gates.n_prompts": 4})
     return ablation.measure(config, 2, 1, silent, ("search", "averaging", "dormancy"))[1]
 
 
@@ -235,6 +238,18 @@ def test_an_ablation_pairs_lives_by_seed(ablated: dict[str, Any]) -> None:
     assert summary["delta_bpb_without_averaging"] >= -1e-3
 
 
+@pytest.mark.parametrize("rungs", [1, 2, 3])
+@pytest.mark.parametrize("mechanism", ["fusion", "kuramoto"])
+def test_fusion_is_looked_at_where_there_are_rungs_to_fuse_between(
+    mechanism: Mechanism, rungs: int
+) -> None:
+    (pair,) = ablation.comparisons(("fusion", "kuramoto"), (mechanism,), rungs)
+    assert pair.rungs == max(2, rungs)
+    assert ("2 rungs in both lives" in pair.note) == (rungs == 1)
+    (other,) = ablation.comparisons(("fusion", "kuramoto"), ("niche",), rungs)
+    assert other.rungs == rungs
+
+
 def test_an_ablation_says_what_was_switched_on_instead(ablated: dict[str, Any]) -> None:
     notes = {effect["mechanism"]: effect["note"] for effect in ablated["mechanisms"]}
     assert "switched on here" in notes["averaging"]
@@ -258,7 +273,9 @@ def test_a_difference_is_read_with_its_interval(
 
 
 def test_a_budget_that_one_arm_cannot_live_on_is_refused_at_once(short: RunConfig) -> None:
-    enough_without_search = changed(short, {"without": ("search",), "budget.steps": 190})
+    enough_without_search = changed(
+        short, {"without": (*short.without, "search"), "budget.steps": 190}
+    )
     with pytest.raises(BudgetTooSmall):
         ablation.measure(enough_without_search, 2, 1, silent, ("search",))
 

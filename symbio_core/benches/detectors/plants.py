@@ -142,7 +142,7 @@ def complexity(config: RunConfig, folder: Path) -> Life:
     """Set large trees beside a straight-lined one, where ten lines are all there is to learn."""
     settings = {
         "search.rungs": 1, "phases.primordial.rung_steps": 360, "phases.primordial.population": 4,
-        "search.eval_batches": 48, "gates.eval_batches": 48,
+        "search.eval_batches": 48, "gates.eval_batches": 48, "without": ("fusion", "kuramoto"),
     }  # fmt: skip
     life = Life(tiny(config, settings | ten_lines(config, folder)), folder)
     life.phase("abiogenesis", 20)

@@ -11,25 +11,31 @@ LOSS = "against the one in charge (nats a token)"
 
 
 def hall_of_fame(generations: Sequence[Generation]) -> str:
-    """List the best function of each size among those that trained longest in their generation."""
+    """List the best function of each size among those that trained longest in their generation.
+
+    Sizes are compared only where both met the same rival from the same kind of weights.
+    """
     best: dict[int, tuple[Generation, MemberRecord]] = {}
     for generation in generations:
         for member in _finalists(generation):
             nodes = member.candidate.nodes
             if nodes not in best or _loss(member) < _loss(best[nodes][1]):
                 best[nodes] = (generation, member)
-    rows, lowest = [], float("inf")
+    rows: list[dict[str, object]] = []
+    lowest: dict[tuple[str, str], float] = {}
     for nodes, (generation, member) in sorted(best.items()):
-        loss, moved = _loss(member), _loss(member) < lowest
-        lowest = min(lowest, loss)
+        loss, rival = _loss(member), (generation.parent, generation.start)
+        moved = NONE if rival not in lowest else "yes" if loss < lowest[rival] else "no"
+        lowest[rival] = min(loss, lowest.get(rival, float("inf")))
         rows.append(
             {
                 "nodes": nodes,
                 "formula": member.candidate.formula,
                 LOSS: ranged(member.score.loss_nats if member.score else None),
                 "in charge then": generation.parent,
+                "weights": generation.start,
                 "generation": generation.index + 1,
-                "better than all smaller ones": "yes" if moved else "no",
+                "better than smaller ones there": moved,
             }
         )
     return table(rows, code=["formula", "in charge then"], numbers=["nodes", "generation"])

@@ -140,7 +140,8 @@ def search(report: FinalReport, attempts: Sequence[Attempt]) -> str:
         "<h3>Best function of each size</h3>",
         cells.caption(
             "Look how much each further node buys. Every loss is against the function in charge "
-            "in its own generation, so rows with different rivals do not compare directly."
+            "in its own generation, from fresh or from warm weights, so rows with another rival "
+            "or other weights do not compare; the last column compares those that do."
         ),
         search_tables.hall_of_fame(found),
         cells.drawing(

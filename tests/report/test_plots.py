@@ -155,6 +155,16 @@ def test_the_hall_of_fame_keeps_the_best_of_each_size_that_trained_to_the_end(li
     assert "relu(x)²+x²" not in text
 
 
+def test_sizes_are_compared_only_where_they_met_the_same_rival(life):
+    found = generations(life.attempts)
+    rivals = {(g.parent, g.start) for g in found}
+    assert len(rivals) > 1, "the life has one rival only and shows nothing here"
+    alone = [changed(g, parent=f"rival {g.index}", members=g.members[:1]) for g in found]
+    assert 'there">yes' not in hall_of_fame(alone)
+    assert 'there">no' not in hall_of_fame(alone)
+    assert 'there">yes' in hall_of_fame(found) or 'there">no' in hall_of_fame(found)
+
+
 def test_a_cell_is_text_whatever_it_holds():
     text = table([{"a": "<i>", "b": None, "c": 0}], code=["a"], numbers=["c"])
     assert '<td class="code" data-label="a">&lt;i&gt;</td>' in text

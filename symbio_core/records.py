@@ -174,6 +174,8 @@ class Generation(Record):
     """Those of the inherited steps that were skipped as spikes."""
     clipped: int = 0
     """Those of the inherited steps whose gradient was clipped."""
+    noise_nats: float = 0.004
+    """Standard deviation of a difference measured here around that at the end of the run."""
     seconds: float = 0.0
 
     @property

@@ -227,7 +227,9 @@ class Population:
         (step, nats), now = self.before, self.control.member.line_step
         loss = _mean(self.control)
         self.before = (now, loss)
-        return max(0.0, (nats - loss) / np.log(now / step)) if 0 < step < now else 0.0
+        if step == 0:
+            return _late_slope(self.control.losses)
+        return max(0.0, (nats - loss) / np.log(now / step)) if step < now else 0.0
 
     def _score(self, trial: Trial, slope: float) -> Score:
         assert trial.nats is not None
@@ -460,7 +462,7 @@ def _told(
         members=members,
         winner=winner.candidate.formula if winner else own,
         found=winner is not None,
-        front_moved=front_after(state, members, parent=own),
+        front_moved=front_after(state, members, parent=own, noise_nats=_noise(population)),
         proposals=population.proposal.proposals,
         duplicates=population.proposal.duplicates,
         diversity=diversity([parse(name) for name in formulas]),
@@ -470,6 +472,7 @@ def _told(
         steps_kept=0 if is_fresh else kept.steps,
         skipped=0 if is_fresh else kept.skipped,
         clipped=0 if is_fresh else kept.clipped,
+        noise_nats=_noise(population),
         seconds=seconds,
         **fused,
     )
@@ -486,6 +489,18 @@ def _record(trial: Trial) -> MemberRecord:
         above_frac=trial.above_frac,
         fate=trial.fate,
     )
+
+
+def _late_slope(losses: list[float]) -> float:
+    """Return what the later half of a training from fresh weights gained for e times its steps.
+
+    From its first step on, the loss falls as no later one does; below eight steps it says nothing.
+    """
+    half = len(losses) // 2
+    if half < 4:
+        return 0.0
+    steps = np.log(np.arange(half, len(losses)) + 1.0)
+    return max(0.0, -float(np.polyfit(steps, np.array(losses[half:]), 1)[0]))
 
 
 def _mean(trial: Trial) -> float:

@@ -44,6 +44,8 @@ class Trial(Record):
     """Rungs of its generation that it did not see."""
     loss_nats: Interval | None = None
     """Difference to the control when it ended (nats a token); None if it was never scored."""
+    noise_nats: float = TRAINING_NOISE_NATS
+    """What luck and a short look add to its spread (nats a token); far more from fresh weights."""
 
     @property
     def finished(self) -> bool:
@@ -60,7 +62,7 @@ class Trial(Record):
 def levels_of(origin: str, lineage: Sequence[Trial]) -> dict[str, Interval]:
     """Return the loss of every function ever measured, on one scale (nats a token, 95% intervals).
 
-    Each trial says level(candidate) − level(control) = difference, with variance se² + training
+    Each trial says level(candidate) − level(control) = difference, with variance se² + its own
     noise² + (early noise · rungs short)²; weighted least squares over all of them, level(origin) =
     0. The best of many owes something to luck, and a chain of winners would pile that luck up. So
     a function is also expected, before it is measured, to differ from its control as the run's
@@ -98,7 +100,7 @@ Edge = tuple[str, str, float, float]
 def _edge(trial: Trial) -> Edge:
     assert trial.loss_nats is not None
     early = EARLY_NOISE_NATS * trial.rungs_short
-    variance = standard_error(trial.loss_nats) ** 2 + TRAINING_NOISE_NATS**2 + early**2
+    variance = standard_error(trial.loss_nats) ** 2 + trial.noise_nats**2 + early**2
     return trial.candidate.formula, trial.against, trial.loss_nats.value, variance
 
 

@@ -91,7 +91,9 @@ def front(state: SearchState) -> tuple[HallEntry, ...]:
 
 def tell(state: SearchState, generation: Generation) -> SearchState:
     """Fold a finished generation into the state."""
-    after = _grown(state, generation.members, generation.parent, generation.phase)
+    after = _grown(
+        state, generation.members, generation.parent, generation.phase, generation.noise_nats
+    )
     here = (generation.phase, generation.attempt)
     dry = 0 if generation.found else 1 + (state.dry if here == (state.phase, state.attempt) else 0)
     return after.model_copy(
@@ -108,7 +110,11 @@ def tell(state: SearchState, generation: Generation) -> SearchState:
 
 
 def front_after(
-    state: SearchState, members: Sequence[MemberRecord], *, parent: str | None = None
+    state: SearchState,
+    members: Sequence[MemberRecord],
+    *,
+    parent: str | None = None,
+    noise_nats: float = TRAINING_NOISE_NATS,
 ) -> bool:
     """Say whether these members bring a function to the Pareto front that was not there.
 
@@ -116,8 +122,10 @@ def front_after(
         state: as it was when the generation was proposed.
         members: the finished generation.
         parent: formula of its control; empty takes the line that the state remembers.
+        noise_nats: what luck and a short look add to a difference (nats a token).
     """
-    grown = _grown(state, members, parent or state.line, state.phase or "primordial")
+    phase = state.phase or "primordial"
+    grown = _grown(state, members, parent or state.line, phase, noise_nats)
     before = {grown.origin, *(entry.formula for entry in state.hall)}
     return any(entry.formula not in before for entry in front(grown))
 
@@ -146,7 +154,11 @@ def should_explore(
 
 
 def _grown(
-    state: SearchState, members: Sequence[MemberRecord], parent: str, phase: PhaseName
+    state: SearchState,
+    members: Sequence[MemberRecord],
+    parent: str,
+    phase: PhaseName,
+    noise_nats: float,
 ) -> SearchState:
     last = max((member.rung for member in members), default=0)
     trials = tuple(
@@ -158,6 +170,7 @@ def _grown(
             fate=member.fate,
             rungs_short=last - member.rung,
             loss_nats=member.score.loss_nats if member.score else None,
+            noise_nats=noise_nats,
         )
         for member in members
     )

@@ -120,6 +120,8 @@ def test_the_sentence_names_the_count_and_an_interval_that_holds_it(
 
 # --- planted winner
 
+SEEDS_OF_TRUTH = 3
+
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -136,7 +138,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "budget.steps": 1500,
     }
     config = changed(tiny(Path("unused"), root), small)
-    return planted_winner.measure(config, 2, 1, silent)[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planted_winner, "TRUTH_SEEDS", SEEDS_OF_TRUTH)
+        return planted_winner.measure(config, 2, 1, silent)[1]
 
 
 def test_the_planted_winner_is_one_and_lines_that_hold_it_are_counted(
@@ -156,7 +160,7 @@ def test_truth_is_measured_for_every_function_that_a_line_ever_holds(
         row["after_final"] for row in planted["runs"]
     }
     assert ends | {planted_winner.FIRST, planted_winner.PLANTED} <= truths.keys()
-    assert all(len(values) == planted_winner.TRUTH_SEEDS for values in truths.values())
+    assert all(len(values) == SEEDS_OF_TRUTH for values in truths.values())
 
 
 def test_an_equal_misses_at_most_a_tenth_of_the_planted_gain() -> None:

@@ -184,6 +184,30 @@ def test_a_slower_function_is_judged_at_equal_cost(bench: Workbench) -> None:
     assert alike.trials[0].score.cost_nats == 0.0
 
 
+@pytest.mark.parametrize(("steps", "is_priced"), [(16, True), (4, False)])
+def test_speed_counts_from_fresh_weights_too_where_the_rung_tells_a_slope(
+    bench: Workbench, steps: int, is_priced: bool
+) -> None:
+    longer = switched(bench, **{"phases.primordial.rung_steps": steps})
+    slow = "gelu(x)·silu(x)+tanh(x)·sin(x)+softplus(x)·erf(x)"
+    trials = population(longer, line_of(longer), "primordial", slow)
+    trials.climb(0, trials.setting.rungs[0], lambda _step, _loss: None)
+    score = trials.trials[0].score
+    assert score is not None
+    assert score.cost > 1.05
+    assert (score.cost_nats > 0.0) == is_priced
+
+
+def test_what_a_fresh_generation_measured_is_known_to_be_far_from_the_end(
+    bench: Workbench,
+) -> None:
+    fresh, _, state = found(bench, line_of(bench), "primordial")
+    warm, _, after = found(bench, line_of(bench), "cambrian")
+    assert fresh.noise_nats > 5 * warm.noise_nats
+    assert {t.noise_nats for t in state.lineage} == {fresh.noise_nats}
+    assert {t.noise_nats for t in after.lineage} == {warm.noise_nats}
+
+
 def test_free_energy_adds_the_weight_entropy_to_the_loss(bench: Workbench) -> None:
     hot = switched(bench, **{"search.free_energy": 0.5})
     trials = population(hot, line_of(hot), "cambrian", "relu(x)²")

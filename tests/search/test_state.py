@@ -51,6 +51,15 @@ def test_a_retest_of_an_elite_corrects_the_chain(scene):
     assert levels(corrected)["relu(x)²"].value == pytest.approx(-0.01, abs=1e-3)
 
 
+def test_a_short_look_from_fresh_weights_gives_way_to_a_warm_one(scene):
+    early = scene.generation("gelu(x)", [scene.member("relu(x)²", -0.05)])
+    later = scene.generation("gelu(x)", [scene.member("relu(x)²", 0.01)], index=1)
+    for noise, low, high in ((0.066, 0.009, 0.011), (0.004, -0.021, -0.019)):
+        state = tell(initial_state(), early.model_copy(update={"noise_nats": noise}))
+        level = levels(tell(state, later))["relu(x)²"]
+        assert low <= level.value <= high, noise
+
+
 def test_levels_are_the_weighted_least_squares_solution(scene):
     # Five functions: too few to say what is usual, so measurements stand alone.
     rng = np.random.default_rng(0)

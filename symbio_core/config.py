@@ -548,7 +548,8 @@ class RunConfig(Settings):
     seed: int = Field(1, ge=0, lt=2**31)
     """Everything random grows from it."""
     inherit: Literal["weights", "knowledge"] = "weights"
-    """What passes from phase to phase: weights and all, or only knowledge about functions."""
+    """What passes from phase to phase: weights and all, or only knowledge about functions, each
+    phase then begins with fresh weights and is judged against knowing nothing."""
     start_from: str | None = None
     """Run whose best checkpoint this one starts from; `latest` is the newest finished run."""
     without: tuple[Mechanism, ...] = ()

@@ -235,16 +235,18 @@ def _mismatch(outcome: Outcome, gates: GateSettings) -> Verdict:
     )
     gain, factor = _probe_gain(outcome, gates)
     lower = Change(setting="lr_scale", op="scale", value=0.5)
-    metric, shown, threshold = "share of steps skipped as spikes (0..1)", skipped, SKIPPED
+    metric, threshold = "share of steps skipped as spikes (0..1)", SKIPPED
     reason = f"{skipped.value:.0%} of the steps were skipped as spikes, {clipped.value:.0%} clipped"
     changes: tuple[Change, ...] = ()
-    if skipped.value >= SKIPPED or clipped.value > CLIPPED:
+    value, interval = skipped.value, skipped if outcome.line_steps else None
+    if skipped.value >= SKIPPED or clipped.value >= CLIPPED:
         if skipped.value < SKIPPED:
-            metric, shown, threshold = "share of clipped steps (0..1)", clipped, CLIPPED
+            metric, threshold = "share of clipped steps (0..1)", CLIPPED
+            value, interval = clipped.value, clipped
         changes = (lower, Change(setting="clip_scale", op="scale", value=0.7))
     elif gain.above_zero:
         metric = "loss that a probe at another learning rate saves (nats a token)"
-        shown, threshold = gain, 0.0
+        value, interval, threshold = gain.value, gain, 0.0
         reason = (
             f"a probe at {factor} the learning rate does better by {gain.value:.4f} nats a token"
         )
@@ -252,17 +254,17 @@ def _mismatch(outcome: Outcome, gates: GateSettings) -> Verdict:
         changes = (raised if factor == "twice" else lower,)
     elif (lost := _lost_ground(outcome)) is not None:
         metric = "loss above where the phase began, in training as well (nats a token)"
-        shown, threshold = lost, 0.0
+        value, interval, threshold = lost, None, 0.0
         reason = (
-            f"the line ends {lost.value:.4f} nats a token above where it began, in training as "
+            f"the line ends {lost:.4f} nats a token above where it began, in training as "
             "well, and a probe at half the learning rate does better"
         )
         changes = (lower,)
     elif outcome.lr_probe is not None:
         reason += "; no other learning rate surely does better"
     return _verdict(
-        "learning-rate mismatch", metric, shown.value, threshold, not changes, reason, *changes,
-        interval=shown if outcome.line_steps else None,
+        "learning-rate mismatch", metric, value, threshold, not changes, reason, *changes,
+        interval=interval,
     )  # fmt: skip
 
 
@@ -280,12 +282,13 @@ def _probe_gain(outcome: Outcome, gates: GateSettings) -> tuple[Interval, str]:
     return repeated(measured.model_copy(update={"confidence": gates.confidence})), factor
 
 
-def _lost_ground(outcome: Outcome) -> Interval | None:
-    """Return by how much a line surely ends above where it began, if a lower rate helps it.
+def _lost_ground(outcome: Outcome) -> float | None:
+    """Return by how much a line ends above where it began (nats a token), if a lower rate helps it.
 
-    It has to be so on what is held out and on what it learns from: learning by heart loses on one
-    and gains on the other, and healthy lines gain on both. Averaged weights lag behind the line and
-    would hide it, so its own points are read.
+    It has to be more than the gap of the two losses wanders by on the batches at hand, and so on
+    what is held out and on what it learns from: learning by heart loses on one and gains on the
+    other, and healthy lines gain on both. Averaged weights lag behind the line and would hide it,
+    so its own points are read.
     """
     if outcome.lr_probe is None or len(outcome.points) < 2:
         return None
@@ -294,7 +297,7 @@ def _lost_ground(outcome: Outcome) -> Interval | None:
     lost = min(last.val_nats - first.val_nats, last.train_nats - first.train_nats)
     if not (math.isfinite(lost) and lost > last.gap_ci and half < same):
         return None
-    return Interval(value=lost, low=lost - last.gap_ci, high=lost + last.gap_ci)
+    return lost
 
 
 def _verdict(

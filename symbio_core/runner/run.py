@@ -7,6 +7,7 @@ what the journal holds. So any process that has the storage root and the run's i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -325,10 +326,16 @@ class Run:
         pending = self._pending(plan)
         assert pending.outcome is not None
         assert pending.battery is not None
-        best = self.state.best
+        best, start, outcome = self.state.best, plan.start, pending.outcome
+        if self._begins_afresh(plan):
+            # What an earlier phase's weights could do is no measure for weights that knew nothing.
+            best = start = None
+            nothing = (math.log(self.bench.n_vocab),) * len(outcome.end.val_nats)
+            begun = outcome.start.model_copy(update={"val_nats": nothing})
+            outcome = outcome.model_copy(update={"start": begun})
         return gates.judge_battery(
-            pending.outcome,
-            before=self._battery_of(plan.start),
+            outcome,
+            before=self._battery_of(start),
             after=pending.battery,
             best_quality=best.quality if best else None,
             best_battery=self._battery_of(best.id) if best else None,
@@ -452,10 +459,13 @@ class Run:
 
     def _opening(self, plan: PhasePlan) -> Snapshot:
         loaded = self._whole_start(plan)
-        if self.config.inherit == "weights" or plan.phase == PHASES[0]:
+        if not self._begins_afresh(plan):
             return loaded
         fresh = self.bench.fresh_member(loaded.member.formula, plan.phase, plan.attempt)
         return Snapshot(fresh, loaded.search)
+
+    def _begins_afresh(self, plan: PhasePlan) -> bool:
+        return self.config.inherit == "knowledge" and plan.phase != PHASES[0]
 
     @property
     def _seconds_before(self) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from symbio_core import lifecycle, runner
-from symbio_core.config import RunConfig, changed
+from symbio_core.config import PHASES, RunConfig, changed
 from symbio_core.records import Decision, PhasePlan, Verdict
 from symbio_core.runner import Run
 from symbio_core.runner.pace import Pace
@@ -148,3 +148,12 @@ def test_knowledge_without_weights_begins_each_phase_afresh(tiny_config: RunConf
     outcome = run.train(plan)
     assert outcome.points[0].val_nats > 5.0, "about the loss of a guess among 300 tokens"
     assert outcome.generations, "the search goes on"
+
+
+def test_a_life_on_knowledge_alone_passes_its_gates(tiny_config: RunConfig) -> None:
+    afresh = {"inherit": "knowledge", "without": ["search", "final"]}
+    run = runner.open_run(changed(tiny_config, afresh), "knowing")
+    runner.live(run)
+    assert [a.outcome.phase for a in run.attempts] == list(PHASES)
+    assert all(v.passed for a in run.attempts for v in a.verdicts if v.name == "progress")
+    assert run.state.rollbacks == 0

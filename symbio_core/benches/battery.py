@@ -114,7 +114,7 @@ def ranked(bench: Workbench, good: GPT, poor: GPT, seed: int) -> dict[str, Batte
 
 
 def summarised(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the figures that the issue names, over all corpora and seeds."""
+    """Return the figures that stand for all corpora and seeds."""
     alarms = [alarm for row in rows for alarm in (*row["false_sampling"], *row["false_children"])]
     return {
         "order_kept_frac": float(np.mean([row["order_kept"] for row in rows])),

@@ -99,6 +99,15 @@ class Watchdog:
         signal.signal(signal.SIGTERM, lambda *_: self.end_because("the machine is switched off"))
         threading.Thread(target=self._watch_notice, daemon=True).start()
         self._note("up")
+        try:
+            self._watch()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the machine must not stay
+            # A machine that nobody watches would run until its cap.
+            self.say(f"the watchdog fails: {type(error).__name__}: {error}")
+            self.end_because("its watchdog failed")
+        self._end()
+
+    def _watch(self) -> None:
         busy = beaten = time.monotonic()
         starts = 0
         while not self.over.wait(min(0.5, self.beat_s)):
@@ -117,7 +126,6 @@ class Watchdog:
                 beaten = now
                 self._note("up")
                 self._look_for_the_end()
-        self._end()
 
     def end_because(self, why: str) -> None:
         """Ask for the end of the machine; the first reason counts."""

@@ -42,8 +42,7 @@ class RunElsewhere(Run):
 
     def _enter(self, *lines: dict[str, Any]) -> None:
         self._join_saves()
-        for line in lines:
-            self.sitting.note(line)
+        self.sitting.note(*lines)
         self._fold_in(*lines)
 
 

@@ -74,6 +74,8 @@ class Run:
         self.store = store
         self._events: list[dict[str, Any]] = store.journal.read()
         self._folded = _understood(run_id, config, self._events)
+        self._is_unsure = False
+        """Whether a line may have reached the journal though its writing failed."""
 
     # --- what is known
 
@@ -173,14 +175,20 @@ class Run:
         held = self.store.lease
         if held is not None and not held.is_released:
             held.raise_if_lost()
+            if self._is_unsure:
+                self._catch_up(self.store.journal.claim(held))
             return
         if not self._events:
             self.store.refuse_if_journal_is_gone()
         events = self.store.claim(ttl_s=self.config.storage.lease_s, take_over=take_over)
+        self._catch_up(events)
+        self._mend()
+
+    def _catch_up(self, events: list[dict[str, Any]]) -> None:
         if events != self._events:
             self._events = events
             self._folded = _understood(self.run_id, self.config, events)
-        self._mend()
+        self._is_unsure = False
 
     def hold(self) -> None:
         """Claim the run, and until `release` refuse others of this very process as well.
@@ -284,9 +292,11 @@ class Run:
         except Overtime as overtime:
             self._note("noted", message=str(overtime))
             result = self._phase_run(plan, gather, watched=False).run()
+        # At once: whoever died between the two would tell the first a second time.
+        lines = [_line("trained", outcome=result.outcome)]
         if result.confirmation is not None:
-            self._note("confirmed", confirmation=result.confirmation)
-        self._note("trained", outcome=result.outcome)
+            lines.insert(0, _line("confirmed", confirmation=result.confirmation))
+        self._enter(*lines)
         return result.outcome
 
     @move
@@ -510,12 +520,15 @@ class Run:
         return pending
 
     def _note(self, event: str, **content: Any) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._enter({"event": event, "at": now, **{k: _plain(v) for k, v in content.items()}})
+        self._enter(_line(event, **content))
 
     def _enter(self, *lines: dict[str, Any]) -> None:
         self._join_saves()  # No line names a checkpoint that is not on disk.
-        self.store.journal.append(lines)
+        try:
+            self.store.journal.append(lines)
+        except StorageError:
+            self._is_unsure = True
+            raise
         self._fold_in(*lines)
         self.store.write_state(self.state.model_dump(mode="json"))
 
@@ -574,6 +587,11 @@ def _understood(
             f"the journal of run '{run_id}' was damaged or changed by hand ({why}); "
             "put back a copy of it"
         ) from error
+
+
+def _line(event: str, **content: Any) -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"event": event, "at": now, **{key: _plain(value) for key, value in content.items()}}
 
 
 def _plain(value: Any) -> Any:

@@ -72,7 +72,7 @@ class Manifest(Record):
 class Pointer(Record):
     """What ``LATEST`` holds."""
 
-    id: str | None
+    id: str | None = Field(pattern=f"^{_MANIFEST.pattern}$")
     """None where the run was claimed before its first save."""
     order: int = Field(ge=-1)
     writer: str = ""
@@ -306,9 +306,9 @@ class CheckpointStore:
     def retain(self, keep: set[str]) -> None:
         """Delete the checkpoints not named in ``keep``, then blobs that none of the rest uses.
 
-        What ``LATEST`` names is kept too, and files of unknown names and checkpoints of other runs
-        are never touched. While a kept manifest cannot be read no blob is deleted: it may be put
-        back and need any of them.
+        What ``LATEST`` names is kept too, and files of unknown names and checkpoints of other runs,
+        or of nobody knows whom, are never touched. While a kept manifest cannot be read no blob is
+        deleted: it may be put back and need any of them.
 
         A deletion cannot be made to lose as a swap can, so the lease is looked at before each: a
         holder that falls asleep between look and deletion can delete one more file when it wakes.
@@ -407,10 +407,13 @@ class CheckpointStore:
         return sorted(whole, key=lambda manifest: (manifest.order, manifest.id)), damaged
 
     def _is_anothers(self, key: str) -> bool:
+        """Say whether a manifest is another run's, or may be: too damaged to say whose it is."""
         try:
-            return self._read(key).run_id != self.run_id
-        except CheckpointDamaged:
-            return False
+            found = read_text(self.store, key)
+            content = parsed_json(found.data) if found else {}
+        except (CheckpointDamaged, ValueError):
+            return True
+        return not isinstance(content, dict) or content.get("run_id") != self.run_id
 
     def _read(self, key: str) -> Manifest:
         where = self.store.where(key)

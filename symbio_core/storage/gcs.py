@@ -234,6 +234,8 @@ class BucketStore:
                 facts = self._facts(probe)
                 if facts is not None:
                     self._downloaded(facts)
+                    # A lost reply, its repeat refused: the probe is there all the same.
+                    version = version or str(facts.generation)
             with self._telling("list", ""):
                 next(iter(self._listed("", max_results=1)), None)
         except StorageError:

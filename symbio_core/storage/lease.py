@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from pydantic import Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError, field_validator
 
 from symbio_core.errors import LeaseHeld, LeaseLost, StorageError, SwapLost
 from symbio_core.records import Record
@@ -62,7 +62,7 @@ class Holder(Record):
     """The process that holds a lease."""
 
     host: str
-    pid: int
+    pid: int = Field(ge=0, lt=2**31)
     realm: str = ""
     """Boot and process namespace in which ``pid`` means something; empty where that is unknown."""
     began: str = ""
@@ -91,9 +91,17 @@ class LeaseFile(Record):
     """Counts the holders of a run."""
     holder: Holder | None
     """None once it was given back."""
-    since: datetime
-    renewed: datetime
-    expires: datetime
+    since: AwareDatetime
+    renewed: AwareDatetime
+    expires: AwareDatetime
+
+    @field_validator("since", "renewed", "expires")
+    @classmethod
+    def is_of_our_age(cls, at: datetime) -> datetime:
+        """Refuse times that no zone's clock could show."""
+        if not 1970 <= at.year < 9000:
+            raise ValueError(f"the year {at.year} is none of a lease")
+        return at
 
 
 class Lease:

@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
+
+from pydantic import ValidationError
 
 from symbio_core.errors import StorageError, SwapLost
 from symbio_core.records import Record
-from symbio_core.storage.objects import ObjectStore
+from symbio_core.storage.canonical import parsed_json
+from symbio_core.storage.objects import ObjectStore, read_text
 
 
 class MachineNote(Record):
@@ -29,9 +31,12 @@ class MachineNote(Record):
 
 
 def read_note(store: ObjectStore, run_id: str, name: str) -> MachineNote | None:
-    """Return the newest word of a machine, or None before its first."""
-    found = store.read(_key(run_id, name))
-    return MachineNote.model_validate_json(found.data) if found else None
+    """Return the newest word of a machine; None before its first, and where it is damaged."""
+    found = read_text(store, _key(run_id, name))
+    try:
+        return MachineNote.model_validate_json(found.data) if found else None
+    except ValidationError:
+        return None  # The machine writes the next one in a few seconds.
 
 
 def post_note(store: ObjectStore, run_id: str, note: MachineNote) -> None:
@@ -53,9 +58,16 @@ def post_note(store: ObjectStore, run_id: str, note: MachineNote) -> None:
 
 
 def is_over(store: ObjectStore, run_id: str) -> bool:
-    """Say whether a run has decided that it is finished, so that no phase comes any more."""
-    found = store.read(f"runs/{run_id}/state.json")
-    return found is not None and json.loads(found.data).get("finished") is not None
+    """Say whether a run has decided that it is finished, so that no phase comes any more.
+
+    A damaged state says nothing: whoever writes into the run next mends it.
+    """
+    found = read_text(store, f"runs/{run_id}/state.json")
+    try:
+        content = parsed_json(found.data) if found else {}
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.get("finished") is not None
 
 
 def _key(run_id: str, name: str) -> str:

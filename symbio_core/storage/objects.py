@@ -39,6 +39,8 @@ _LOCK_S = 120.0
 _LEFT_OVER = re.compile(f"{re.escape(_TEMPORARY)}[0-9a-f]{{32}}")
 LEFT_OVER_S = 3600.0
 """A half-written file of this age belongs to nobody any more (s)."""
+HUGE_BYTES = 1_000_000_000
+"""A file beyond this has to have been written, not only declared, before it is read."""
 MAX_TEXT_BYTES = 256_000_000
 """Longest configuration, journal segment, manifest or pointer that is read at all."""
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -180,11 +182,16 @@ class FolderStore:
         path = self._path(key)
         try:
             # A pipe or a device would never end, and is nothing of ours.
-            if not stat.S_ISREG(path.stat().st_mode):
+            facts = path.stat()
+            if not stat.S_ISREG(facts.st_mode):
                 return None
+            if facts.st_size > HUGE_BYTES and facts.st_blocks * 512 < facts.st_size // 2:
+                _too_large(path, facts.st_size)
             data = path.read_bytes()
         except _ABSENT:
             return None
+        except MemoryError:
+            _too_large(path, facts.st_size)
         except OSError as error:
             _cannot_read(path, error)
         return Versioned(data, _version(data))
@@ -211,6 +218,10 @@ class FolderStore:
             with self._writing(path), self._temporary(path, data) as temporary, self._lock():
                 if self._is_new(path, data):
                     _move(temporary, path)
+        else:
+            # Whoever moved it here may have died before its name was on the disk.
+            with self._writing(path):
+                _sync_folder(path.parent)
         return _version(data)
 
     def swap(self, key: str, data: bytes, expected_version: str | None) -> str:
@@ -386,6 +397,14 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _too_large(path: Path, size: int) -> NoReturn:
+    # A file mostly of holes declares what nobody wrote; weights fill the blocks that they claim.
+    raise CheckpointDamaged(
+        f"{path} claims {size / 1e9:.1f} GB, more than was written or than memory holds: it is "
+        "damaged or not of symbio; put back a copy of it"
+    ) from None
 
 
 def _cannot_read(path: Path | str, error: OSError) -> NoReturn:

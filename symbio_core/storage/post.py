@@ -15,6 +15,8 @@ lose their compare-and-swap. So a phase that was given up for lost and lives on 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -22,6 +24,8 @@ from pydantic import Field
 
 from symbio_core.errors import StorageError, SwapLost, TurnOver
 from symbio_core.records import PhasePlan, Record
+from symbio_core.storage.canonical import parsed_json
+from symbio_core.storage.objects import read_text
 from symbio_core.storage.runs import RunStore
 
 
@@ -83,8 +87,11 @@ class Post:
 
     def turn(self) -> Turn | None:
         """Return the turn that counts, or None before the first."""
-        found = self._read("turn.json")
-        return Turn.model_validate(found[0]) if found else None
+        return self._turn(self._read("turn.json"))
+
+    def _turn(self, found: tuple[dict[str, Any], str] | None) -> Turn | None:
+        with self._understood("turn.json"):
+            return Turn.model_validate(found[0]) if found else None
 
     def give_turn(self, before: Turn | None, turn: Turn) -> None:
         """Put ``turn`` in the place of the one that counted.
@@ -93,7 +100,7 @@ class Post:
             SwapLost: another parent has moved it since.
         """
         found = self._read("turn.json")
-        if (Turn.model_validate(found[0]) if found else None) != before:
+        if self._turn(found) != before:
             raise SwapLost(
                 f"another process has started {self.home} again; see that one parent works on it"
             )
@@ -102,12 +109,19 @@ class Post:
     def pulse(self) -> Pulse | None:
         """Return the newest pulse, of whichever turn."""
         found = self._read("pulse.json")
-        return Pulse.model_validate(found[0]) if found else None
+        with self._understood("pulse.json"):
+            return Pulse.model_validate(found[0]) if found else None
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the journal lines that the phase has found so far."""
-        found = self._read("result.json")
-        return list(found[0]["lines"]) if found else []
+        return self._lines(self._read("result.json"))
+
+    def _lines(self, found: tuple[dict[str, Any], str] | None) -> list[dict[str, Any]]:
+        with self._understood("result.json"):
+            lines = list(found[0]["lines"]) if found else []
+            if not all(isinstance(line, dict) for line in lines):
+                raise ValueError("a line is no object")
+            return lines
 
     # --- the phase's side
 
@@ -125,14 +139,24 @@ class Post:
         return sitting
 
     def _read(self, name: str) -> tuple[dict[str, Any], str] | None:
-        found = self.store.read(f"{self.home}/{name}")
+        found = read_text(self.store, f"{self.home}/{name}")
         if found is None:
             return None
+        with self._understood(name):
+            content = parsed_json(found.data)
+            if not isinstance(content, dict):
+                raise ValueError("not an object")
+            return content, found.version
+
+    @contextmanager
+    def _understood(self, name: str) -> Iterator[None]:
+        """Say in one line that one of the three is not what was written."""
         try:
-            return json.loads(found.data), found.version
-        except ValueError as error:
+            yield
+        except (ValueError, KeyError, TypeError) as error:
             where = self.store.where(f"{self.home}/{name}")
-            raise StorageError(f"{where} is damaged ({error}); delete it and resume") from error
+            why = " ".join(str(error).split())[:200]
+            raise StorageError(f"{where} is damaged ({why}); delete it and resume") from error
 
     def _write(self, name: str, content: dict[str, Any], version: str | None) -> str:
         text = json.dumps(content, sort_keys=True, indent=1) + "\n"
@@ -150,7 +174,7 @@ class Sitting:
         self._pulse_version = before[1] if before else None
         result = post._read("result.json")
         self._result_version = result[1] if result else None
-        self.lines: list[dict[str, Any]] = list(result[0]["lines"]) if result else []
+        self.lines = post._lines(result)
 
     @property
     def tag(self) -> str:
@@ -188,13 +212,13 @@ class Sitting:
             raise TurnOver(f"turn {self.turn} of {self.post.home} is over")
         return turn
 
-    def note(self, line: dict[str, Any]) -> None:
-        """Keep a journal line for the parent.
+    def note(self, *more: dict[str, Any]) -> None:
+        """Keep journal lines for the parent, all of them or none.
 
         Raises:
             TurnOver: another process has written since.
         """
-        lines = [*self.lines, line]
+        lines = [*self.lines, *more]
         content = {"turn": self.turn, "lines": lines}
         try:
             self._result_version = self.post._write("result.json", content, self._result_version)

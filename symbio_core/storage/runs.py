@@ -33,7 +33,7 @@ from symbio_core.storage.canonical import parsed_json, pretty_bytes
 from symbio_core.storage.checkpoints import CheckpointStore
 from symbio_core.storage.journal import Journal
 from symbio_core.storage.lease import TTL_S, Lease
-from symbio_core.storage.objects import ObjectStore, Versioned, read_text
+from symbio_core.storage.objects import ObjectStore, Versioned, is_key, read_text
 
 _WRITER = "writer"
 """Key of the state under which its writer's tag stands."""
@@ -143,6 +143,7 @@ class RunStore:
             return False
         found = self.store.read(f"{self.home}/config.json")
         version = found.version if found else None
+        self._check()
         self.store.swap(f"{self.home}/config.json", pretty_bytes(recorded), version)
         return True
 
@@ -224,9 +225,14 @@ class RunStore:
         return self.store.where(f"{self.home}/report/{name}")
 
     def write_file(self, name: str, data: bytes) -> None:
-        """Write or replace a file of the run; tables, report and model are listed with hashes."""
+        """Write or replace a file of the run; tables, report and model are listed with hashes.
+
+        Raises:
+            LeaseLost: another holder has taken the run over.
+        """
         key = f"{self.home}/{name}"
         found = self.store.read(key)
+        self._check()
         self.store.swap(key, data, found.version if found else None)
         if name.startswith(_LISTED):
             self._listed[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
@@ -251,16 +257,20 @@ class RunStore:
             StorageError: the list is damaged.
         """
         content = self._parsed(LIST, read_text(self.store, f"{self.home}/{LIST}")) or {}
+        where = self.store.where(f"{self.home}/{LIST}")
         try:
-            return {str(n): (str(f["sha256"]), int(f["size"])) for n, f in content.items()}
+            listed = {str(n): (str(f["sha256"]), int(f["size"])) for n, f in content.items()}
         except (TypeError, KeyError, ValueError) as error:
-            where = self.store.where(f"{self.home}/{LIST}")
             raise StorageError(f"{where} is damaged; `symbio report` writes it anew") from error
+        if not all(n.startswith(_LISTED) and is_key(f"{self.home}/{n}") for n in listed):
+            raise StorageError(f"{where} is damaged; `symbio report` writes it anew")
+        return listed
 
     def _write_list(self) -> None:
         key = f"{self.home}/{LIST}"
         while True:
             found = self.store.read(key)
+            self._check()
             try:
                 before = self._parsed(LIST, found) or {}
             except StorageError:
@@ -331,6 +341,11 @@ class RunStore:
             fence.check()
         key = f"{self.home}/state.json"
         self._state_version = self.store.swap(key, pretty_bytes(content), self._state_version)
+
+    def _check(self) -> None:
+        # Files for people can be written without a lease, but never by one who has lost it.
+        if self.lease is not None and not self.lease.is_released:
+            self.lease.check()
 
     def _see_state(self, found: Versioned | None) -> None:
         self._state_version = found.version if found else None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ from symbio_core.storage.gcs_failures import status_of, told
 
 SUFFIXES = (".txt", ".md")
 """What is taken of a prefix, as of a folder."""
+UNPACKED_BYTES = 4_000_000_000
+"""A packed text that is longer when unpacked is refused, before it fills the memory."""
 TRIES = 2
 """Downloads of one text before it counts as damaged."""
 _ADDRESS = re.compile(r"gs://([^/]+)/?(.*)")
@@ -152,9 +156,27 @@ def _bring(path: Path, blob: Any, how: Mapping[str, Any]) -> None:
             f"gs://{blob.bucket.name}/{blob.name} does not arrive as its checksum says; "
             "look at the network, or upload it anew"
         )
-    text = gzip.decompress(data) if blob.content_encoding == "gzip" else data
+    text = _unpacked(data, blob) if blob.content_encoding == "gzip" else data
     _replace(path, text)
     _replace(note, _sha256(text).encode())
+
+
+def _unpacked(data: bytes, blob: Any) -> bytes:
+    where = f"gs://{blob.bucket.name}/{blob.name}"
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+            text = packed.read(UNPACKED_BYTES + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CorpusError(
+            f"corpus '{where}' is said to be packed with gzip and cannot be unpacked ({error}); "
+            "upload it anew"
+        ) from error
+    if len(text) > UNPACKED_BYTES:
+        raise CorpusError(
+            f"corpus '{where}' unpacks to more than {UNPACKED_BYTES / 1e9:.0f} GB; upload it "
+            "unpacked, or a part of it"
+        )
+    return text
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -21,6 +21,9 @@ from symbio_core.storage import Loaded, Manifest, RunStore
 from symbio_core.storage.checkpoints import Part
 from symbio_core.training import Member
 
+STEPS_KEPT = 2
+"""Saves of a phase under way that stay: the newest, and the one before in case that is damaged."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -128,6 +131,8 @@ class Vault:
         if _same_bytes(parts["member"], parts.get("best")):
             parts["member"] = parts["best"] = self.checkpoints.put(parts["member"])
         manifest = self.checkpoints.save(parts, meta, step=step, kind="step")
+        # A long phase would fill the disk with saves that nobody goes back to.
+        self.checkpoints.thin("step", STEPS_KEPT)
         if best is not None:
             self._stored_best = (best, manifest.parts["best"])
         return manifest

@@ -334,6 +334,30 @@ class CheckpointStore:
                     self._check()
                     self.blobs.delete(sha256)
 
+    def thin(self, kind: str, keep: int) -> None:
+        """Delete all but the newest ``keep`` saves of a kind, and the blobs that only they name.
+
+        Nothing may refer to saves of that kind but ``LATEST``, whose save stays.
+
+        Raises:
+            LeaseLost: another holder has taken the run over.
+        """
+        with self._busy:
+            found = self._pointer_file()
+            pointer = _pointer(found) if found else None
+            own = [m for m in self.manifests() if (m.kind, m.run_id) == (kind, self.run_id)]
+            old = [m for m in own[: max(0, len(own) - keep)] if pointer and m.id != pointer.id]
+            for manifest in old:
+                self._check()
+                self.store.delete(self._key(manifest.id))
+            manifests, damaged = self._survey()
+            if damaged or not old:
+                return
+            used = {part.sha256 for m in manifests for part in m.parts.values()}
+            for sha256 in {part.sha256 for m in old for part in m.parts.values()} - used:
+                self._check()
+                self.blobs.delete(sha256)
+
     def _check(self) -> None:
         if self.fence is not None:
             self.fence.check()

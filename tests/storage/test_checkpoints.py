@@ -28,6 +28,16 @@ plain = st.recursive(
 )
 
 
+class Anyone:
+    """A holder whose right nobody disputes."""
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+
+    def check(self) -> None:
+        """Be allowed to."""
+
+
 def checkpoints(root: Path) -> CheckpointStore:
     return CheckpointStore(FolderStore(root), "alpha")
 
@@ -421,3 +431,89 @@ def test_a_lost_pointer_costs_no_checkpoint(run: RunStore) -> None:
     run.checkpoints.retain({first.id})
     assert run.checkpoints.newest_whole().manifest == first
     assert saved(run.checkpoints, 2.0).order == 1
+
+
+def test_thinning_leaves_the_newest_saves_of_a_kind_and_all_that_others_need(
+    store: ObjectStore,
+) -> None:
+    run = CheckpointStore(store, "alpha")
+    steps = [saved(run, seed) for seed in (1, 2, 3)]
+    # An end that is the same as the first save: it shares its blobs.
+    end = saved(run, 1, kind="end", step=99)
+    run.thin("step", 2)
+    assert [m.id for m in run.manifests()] == [steps[1].id, steps[2].id, end.id]
+    assert is_whole(run, end, 1)
+    assert is_whole(run, steps[1], 2)
+    run.thin("step", 1)
+    gone = steps[1].parts["member"].sha256
+    assert gone not in run.blobs.names()
+    assert is_whole(run, end, 1)
+    assert is_whole(run, steps[2], 3)
+
+
+def test_thinning_never_takes_what_the_pointer_names(store: ObjectStore) -> None:
+    run = CheckpointStore(store, "alpha")
+    last = [saved(run, seed) for seed in (1, 2)][-1]
+    run.thin("step", 0)
+    assert [m.id for m in run.manifests()] == [last.id]
+    assert is_whole(run, last, 2)
+
+
+def test_whatever_bit_of_the_pointer_is_turned_a_new_holder_goes_on_from_the_newest_save(
+    tmp_path: Path,
+) -> None:
+    run = RunStore(FolderStore(tmp_path), "alpha")
+    run.claim()
+    newest = [saved(run.checkpoints, seed) for seed in (1, 2)][-1]
+    run.release()
+    file = tmp_path / "runs/alpha/checkpoints/LATEST"
+    whole = file.read_bytes()
+    for at in range(len(whole) * 8):
+        turned = bytearray(whole)
+        turned[at // 8] ^= 1 << at % 8
+        file.write_bytes(bytes(turned))
+        again = CheckpointStore(FolderStore(tmp_path), "alpha")
+        again.claim(Anyone(f"holder {at}"))
+        pointed = again.pointer()
+        assert pointed is not None, at
+        assert pointed.id == newest.id, at
+
+
+def test_a_checkpoint_that_may_be_anothers_is_left_alone_though_it_is_damaged(
+    tmp_path: Path,
+) -> None:
+    foreign = saved(CheckpointStore(FolderStore(tmp_path / "other"), "beta"), 1)
+    run = checkpoints(tmp_path)
+    own = [saved(run, seed) for seed in (2, 3)]
+    for folder in ("manifests", "blobs"):
+        for path in (tmp_path / "other/runs/beta/checkpoints" / folder).iterdir():
+            (tmp_path / "runs/alpha/checkpoints" / folder / path.name).write_bytes(
+                path.read_bytes()
+            )
+    file = manifest_file(tmp_path, foreign)
+    file.write_bytes(file.read_bytes().replace(b'"beta"', b'"bet\xe1"'))
+    run.retain({own[1].id})
+    assert file.exists()
+    assert blob(tmp_path, foreign).exists()
+    # Its own damaged manifest is known by its name in it, and goes.
+    mine = manifest_file(tmp_path, own[1])
+    mine.write_bytes(mine.read_bytes().replace(b'"seed":3', b'"seed":4'))
+    newest = saved(run, 5)
+    run.retain({newest.id})
+    assert not mine.exists()
+
+
+def test_a_blob_of_holes_is_damage_and_never_read_into_memory(tmp_path: Path) -> None:
+    run = checkpoints(tmp_path)
+    first, second = saved(run, 1), saved(run, 2)
+    holes = blob(tmp_path, second)
+    with holes.open("wb") as file:
+        file.truncate(10**13)
+    part = second.parts["member"].model_copy(update={"size": 10**13})
+    claimed = second.model_copy(update={"parts": second.parts | {"member": part}, "order": 9})
+    manifest_file(tmp_path, claimed).write_bytes(claimed.data)
+    with pytest.raises(CheckpointDamaged, match="more than was written"):
+        run.load(claimed.id)
+    newest = run.newest_whole()
+    assert newest.manifest is not None
+    assert newest.manifest.id == first.id

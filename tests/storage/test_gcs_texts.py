@@ -12,6 +12,7 @@ import pytest
 from symbio_core.config import DataSettings
 from symbio_core.corpus import load_documents
 from symbio_core.errors import BucketUnreachable, CorpusError, NotWritable, StorageError
+from symbio_core.storage import texts
 from symbio_core.storage.texts import Texts, fetch_texts
 from tests.cloud.buckets import FAST, new_bucket
 from tests.cloud.storage_faults import Rule
@@ -142,6 +143,33 @@ def test_a_text_that_was_uploaded_compressed_is_read(
     stored = server.world.put(bucket, {"name": "a.txt"}, {}, gzip.compress(b"Packed."))
     stored.content_encoding = "gzip"
     assert fetch(server, f"gs://{bucket}/a.txt", tmp_path).path.read_bytes() == b"Packed."
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"no gzip at all",
+        gzip.compress(b"Packed." * 99)[:-9],
+        gzip.compress(b"Packed." * 99)[:20] + b"\xff" * 30,
+    ],
+)
+def test_a_packed_text_that_cannot_be_unpacked_is_said_so_in_one_line(
+    server: StorageServer, bucket: str, tmp_path: Path, packed: bytes
+) -> None:
+    stored = server.world.put(bucket, {"name": "a.txt"}, {}, packed)
+    stored.content_encoding = "gzip"
+    with pytest.raises(CorpusError, match="cannot be unpacked"):
+        fetch(server, f"gs://{bucket}/a.txt", tmp_path)
+
+
+def test_a_packed_text_that_would_fill_the_memory_is_refused(
+    server: StorageServer, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts, "UNPACKED_BYTES", 1_000_000)
+    stored = server.world.put(bucket, {"name": "a.txt"}, {}, gzip.compress(bytes(1_000_001)))
+    stored.content_encoding = "gzip"
+    with pytest.raises(CorpusError, match="unpacks to more than"):
+        fetch(server, f"gs://{bucket}/a.txt", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import subprocess
@@ -476,3 +477,46 @@ def test_a_killed_holder_is_replaced_at_once(tmp_path: Path) -> None:
         run = RunStore(FolderStore(tmp_path / "root"), "alpha")
         assert run.claim(ttl_s=60.0) == [{"event": "mine", "pid": 1}]
         run.release()
+
+
+@pytest.mark.parametrize("name", ["model/model.safetensors", "tokenizer.json"])
+def test_a_holder_that_was_replaced_writes_no_file_for_people(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symbio_core.storage.lease._held", {})
+    store = FolderStore(tmp_path)
+    old, new = RunStore(store, "alpha"), RunStore(store, "alpha")
+    start(old)
+    old.write_file(name, b"of the old one")
+    new.claim(take_over=True)
+    new.write_file(name, b"of the new one")
+    with pytest.raises(LeaseLost):
+        old.write_file(name, b"too late")
+    assert new.read_file(name) == b"of the new one"
+    # Whoever has given the lease back, or never had one, may: `symbio report` does.
+    new.release()
+    new.write_file(name, b"of anybody")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"expires": "2030-01-01T00:00:00"},
+        {"since": "0001-01-01T00:00:00+14:00"},
+        {"renewed": "9999-12-31T23:59:59-14:00"},
+        {"holder": {"host": "x", "pid": 10**30, "nonce": "n"}},
+        {"holder": {"host": "x", "pid": -1, "nonce": "n"}},
+    ],
+)
+def test_a_lease_that_no_process_wrote_is_damage_and_holds_nobody_off(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    store = FolderStore(tmp_path)
+    run = RunStore(store, "alpha")
+    start(run)
+    run.release()
+    found = store.read("runs/alpha/LEASE")
+    assert found is not None
+    damaged = json.dumps(json.loads(found.data) | change).encode()
+    store.swap("runs/alpha/LEASE", damaged, found.version)
+    RunStore(store, "alpha").claim()

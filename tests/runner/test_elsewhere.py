@@ -10,11 +10,12 @@ import pytest
 
 from symbio_core import progress, runner
 from symbio_core.config import RunConfig, changed
-from symbio_core.errors import ConfigError, Interrupted, SwapLost, TurnOver
+from symbio_core.errors import ConfigError, Interrupted, StorageError, SwapLost, TurnOver
 from symbio_core.records import PhasePlan
 from symbio_core.runner import Run
 from symbio_core.runner.elsewhere import sit
 from symbio_core.runner.living import judge
+from symbio_core.storage.machine_notes import is_over, read_note
 from symbio_core.storage.post import Post, Turn
 from tests.conftest import tiny
 
@@ -207,3 +208,29 @@ def test_a_phase_beats_while_it_lives(run: Run) -> None:
 def test_plain_python_refuses_a_run_whose_phases_belong_elsewhere(run: Run) -> None:
     with pytest.raises(ConfigError, match="needs Prefect"):
         runner.live(run)
+
+
+BROKEN = [b"", b"[]", b"{}", b"null", b"\xff", b'{"lines": [1]}', b'{"lines": 7}', b"[" * 100_000]
+
+
+@pytest.mark.parametrize("name", ["turn.json", "pulse.json", "result.json"])
+@pytest.mark.parametrize("content", BROKEN, ids=lambda content: repr(content[:12]))
+def test_a_damaged_post_is_told_in_one_line(run: Run, name: str, content: bytes) -> None:
+    _, post = first(run)
+    key = f"{post.home}/{name}"
+    found = post.store.read(key)
+    post.store.swap(key, content, found.version if found else None)
+    looks = {"turn.json": post.turn, "pulse.json": post.pulse, "result.json": post.lines}
+    with pytest.raises(StorageError, match=f"{name} is damaged") as error:
+        looks[name]()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=lambda content: repr(content[:12]))
+def test_a_damaged_note_or_state_stops_no_watchdog(run: Run, content: bytes) -> None:
+    store = run.store.store
+    store.create(f"runs/{run.run_id}/machines/vm.json", content)
+    assert read_note(store, run.run_id, "vm") is None
+    state = store.read(f"runs/{run.run_id}/state.json")
+    store.swap(f"runs/{run.run_id}/state.json", content, state.version if state else None)
+    assert not is_over(store, run.run_id)

@@ -24,8 +24,10 @@ run: $(READY)  ## train, evolve, judge and report: the demo, a few minutes (PROF
 ui: $(READY)  ## Prefect's server, UI, deployments and a worker, until Ctrl-C
 	@$(BIN)/python -m deployments.up
 
+# One more than there are cores: many tests wait for servers and for processes they have started.
 test: check  ## everything that has to hold: format, lint, types, tests
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder \
+		-n "$$($(BIN)/python -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')"
 
 check: $(READY_DEV)  ## format, lint and types alone
 	@$(BIN)/ruff format --check .

@@ -31,7 +31,7 @@ give_up() {
   sleep "${SYMBIO_VM_LAST_WORDS_S:-20}"
   if [ "$at_end" = delete ]; then
     local zone
-    zone=$(look instance/zone)
+    zone=$(look instance/zone) || zone=
     fetch -X DELETE "${SYMBIO_GCE_ENDPOINT:-https://compute.googleapis.com}/compute/v1/projects/$(look project/project-id)/zones/${zone##*/}/instances/$(look instance/name)" \
       >/dev/null || true
   fi
@@ -45,14 +45,15 @@ get_code() {
   if ! sha256sum --status -c <<<"$code  $file" 2>/dev/null; then
     say "fetching the code $code"
     path="${prefix:+$prefix/}code/$code.tar.gz"
-    fetch -o "$file.part" "$storage/storage/v1/b/$bucket/o/${path//\//%2F}?alt=media"
-    mv "$file.part" "$file"
+    fetch -o "$file.part" "$storage/storage/v1/b/$bucket/o/${path//\//%2F}?alt=media" || return 1
+    mv "$file.part" "$file" || return 1
     sha256sum --status -c <<<"$code  $file" || { rm "$file"; return 1; }
   fi
   if [ ! -e "$home/code/$code/.whole" ]; then
     mkdir -p "$home/code/$code"
-    tar -xzf "$file" -C "$home/code/$code"
-    touch "$home/code/$code/.whole"
+    # Whoever asks for this function's success has switched `set -e` off inside it.
+    tar -xzf "$file" -C "$home/code/$code" || return 1
+    touch "$home/code/$code/.whole" || return 1
   fi
 }
 
@@ -110,7 +111,7 @@ prefix=${root#gs://"$bucket"} && prefix=${prefix#/}
 say "boot for run $(attribute symbio-run)"
 
 get_code || give_up "the code cannot be fetched, or is not what was stored"
-cd "$home/code/$code"
+cd "$home/code/$code" || give_up "the code is gone"
 get_python || give_up "the packages cannot be installed"
 get_secrets || give_up "a secret is missing"
 

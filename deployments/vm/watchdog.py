@@ -8,6 +8,7 @@ Whatever trains is asked to save first. Then the machine deletes or stops itself
 from __future__ import annotations
 
 import argparse
+import http.client
 import os
 import signal
 import subprocess
@@ -98,6 +99,8 @@ class Watchdog:
         """Keep the worker running until there is a reason to end, then end the machine."""
         signal.signal(signal.SIGTERM, lambda *_: self.end_because("the machine is switched off"))
         threading.Thread(target=self._watch_notice, daemon=True).start()
+        # What an earlier boot left: its number may be another process's by now.
+        self.pid_file.unlink(missing_ok=True)
         self._note("up")
         try:
             self._watch()
@@ -147,7 +150,7 @@ class Watchdog:
         while not self.over.is_set():
             try:
                 value, etag = self.metadata.get("instance/preempted", wait_s=60.0, etag=etag)
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 time.sleep(1.0)
                 continue
             if value.strip().upper() == "TRUE":

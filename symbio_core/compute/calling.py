@@ -10,6 +10,16 @@ from typing import TypeVar
 T = TypeVar("T")
 PASSING = (408, 429, 500, 502, 503, 504)
 """HTTP answers that pass by themselves."""
+UNSURE = {
+    "TIMEOUT", "network", "401", "rateLimitExceeded", "userRateLimitExceeded", "backendError",
+    "internalError", *(str(status) for status in PASSING),
+}  # fmt: skip
+"""Codes after which a change may have happened all the same."""
+
+
+def is_final(code: str) -> bool:
+    """Say whether a refusal says for sure that nothing was done."""
+    return code not in UNSURE
 
 
 @dataclass(frozen=True)

@@ -306,10 +306,10 @@ class Provisioner:
         Raises:
             CloudRefused: in one line, with the service's code.
         """
-        call = getattr(self._client(service), method)
         fields.setdefault("project", self.project)
 
         def once() -> Any:
+            call = getattr(self._client(service), method)
             return call(fields, retry=None, timeout=self.patience.request_s)
 
         return self._insisted(once, str(fields.get("zone", "")))
@@ -344,7 +344,8 @@ class Provisioner:
 
         base = self.endpoint if self._is_local() and self.endpoint else f"https://{host}"
         method = verb or ("GET" if body is None else "POST")
-        session: Any = transport.AuthorizedSession(self._login())  # type: ignore[no-untyped-call]
+        login = self._insisted(self._login)
+        session: Any = transport.AuthorizedSession(login)  # type: ignore[no-untyped-call]
 
         def once() -> Any:
             wait_s = self.patience.request_s
@@ -358,12 +359,17 @@ class Provisioner:
 
     def _insisted(self, call: Callable[[], T], zone: str = "") -> T:
         from google.api_core.exceptions import GoogleAPICallError
-        from google.auth.exceptions import GoogleAuthError
+        from google.auth.exceptions import GoogleAuthError, TransportError
 
         try:
             return insist(call, self.patience)
         except GoogleAPICallError as error:
             raise refusal(reason_of(error), error.message, zone, status=status_of(error)) from error
+        except TransportError as error:
+            raise CloudRefused(
+                f"Google's login service cannot be reached: {error}; check the network",
+                code="network",
+            ) from error
         except GoogleAuthError as error:
             raise CloudRefused(
                 f"no usable Google credentials: {error}; run `gcloud auth application-default "

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
+from symbio_core.compute.calling import is_final
 from symbio_core.compute.failover import Failure, GiveUp, Place, next_place
 from symbio_core.compute.gce import Provisioner
 from symbio_core.compute.ledger import SHUTDOWN_S, Ledger, MachineAttempt
@@ -161,15 +162,22 @@ class Launcher:
             machine = self.provisioner.launch(order)
         except CloudRefused as error:
             self._failed(error, place)
-            if error.code in ("TIMEOUT", "network"):
-                # It may still come: it must not.
-                self.provisioner.delete_by_name(place.zone, attempt.name)
-                self.settle()
-            else:
+            if is_final(error.code):
                 self._keep(self.ledger.refused(attempt.name, error.code))
+            else:
+                self._withdraw(place, attempt)
             return None
         self.settle()
         return machine
+
+    def _withdraw(self, place: Place, attempt: MachineAttempt) -> None:
+        """Delete a machine that may still come: it must not."""
+        try:
+            self.provisioner.delete_by_name(place.zone, attempt.name)
+            self.settle()
+        except CloudRefused as error:
+            # Its order stays open in the ledger, and is asked about again before the next.
+            self.say(f"cannot see whether {attempt.name} came: {error}")
 
     def _attempt(self, place: Place) -> tuple[MachineAttempt, int | None]:
         settings = self.provisioner.settings

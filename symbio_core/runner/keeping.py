@@ -57,15 +57,19 @@ def repair(root: str, run_id: str) -> list[str]:
     store = RunStore(open_store(root), run_id)
     before = examine(root, run_id)
     done = []
-    broken = [key for key, why in store.journal.survey().items() if why is not None]
-    if broken:
+    if _broken(store):
         lease = Lease.take(store.store, run_id)
-        store.journal.fence = lease
-        done += [f"set aside: {where}" for where in store.journal.set_aside(broken[0])]
-        if not store.journal.read():
-            # It tells of what is set aside; a person has asked to go back before that.
-            store.store.delete(f"{store.home}/state.json")
-        lease.release()
+        try:
+            store.journal.fence = lease
+            # Once more: another repair may have come first.
+            for key in _broken(store)[:1]:
+                done += [f"set aside: {where}" for where in store.journal.set_aside(key)]
+            if not store.journal.read():
+                # It tells of what is set aside; a person has asked to go back before that.
+                lease.check()
+                store.store.delete(f"{store.home}/state.json")
+        finally:
+            lease.release()
     run = reopen(root, run_id)
     run.claim()
     try:
@@ -88,3 +92,8 @@ def repair(root: str, run_id: str) -> list[str]:
 
 
 _MADE = ("metrics/", "report/", "model/", "files.json")
+
+
+def _broken(store: RunStore) -> list[str]:
+    """Return the damaged segments of the journal, oldest first."""
+    return [key for key, why in store.journal.survey().items() if why is not None]

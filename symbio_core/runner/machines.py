@@ -185,12 +185,25 @@ class RunMachine:
 
     def remove(self) -> Ledger:
         """Delete every machine of the run and its secrets, and return what they have cost."""
-        self.launcher.remove_all()
+        launcher = self.__dict__.get("launcher") or self._remover()
+        launcher.remove_all()
         self.machine = None
         self.keeper.remove_all()
         # Also what was changed by hand meanwhile: the report tells the ledger's figures.
-        self.account(self.launcher.ledger)
-        return self.launcher.ledger
+        self.account(launcher.ledger)
+        return launcher.ledger
+
+    def _remover(self) -> Launcher:
+        """Return what removes machines and settles the ledger: that takes no server and no code."""
+        return Launcher(
+            self.keeper.provisioner,
+            self.run_id,
+            startup_script="",
+            metadata={},
+            ledger=read_ledger(self.store, self.run_id),
+            remember=self._remember,
+            say=self.say,
+        )
 
     def _remember(self, ledger: Ledger) -> None:
         write_ledger(self.store, self.run_id, ledger)

@@ -408,7 +408,7 @@ class CheckpointStore:
         self.store.swap(f"{self.home}/LATEST", data, found.version if found else None)
 
     def _rebuilt(self) -> Pointer:
-        newest = self.manifests()[-1:]
+        newest = [m for m in self.manifests() if m.run_id == self.run_id][-1:]
         return Pointer(id=newest[0].id, order=newest[0].order) if newest else _NOWHERE
 
     def _pointer_file(self) -> Versioned | None:
@@ -446,12 +446,13 @@ class CheckpointStore:
             raise CheckpointDamaged(f"{where} is missing; go on from another checkpoint")
         try:
             manifest = Manifest.model_validate(parsed_json(found.data))
+            is_same = manifest.data == found.data and manifest.id == _id(key)
         except ValidationError as error:
             why = error.errors()[0]["msg"]
             raise CheckpointDamaged(f"{where} is not a manifest ({why})") from error
         except ValueError as error:
             raise CheckpointDamaged(f"{where} is not a manifest ({error})") from error
-        if manifest.data != found.data or manifest.id != _id(key):
+        if not is_same:
             raise CheckpointDamaged(
                 f"{where} does not match its hash; go on from another checkpoint"
             )

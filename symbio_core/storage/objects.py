@@ -185,7 +185,7 @@ class FolderStore:
             facts = path.stat()
             if not stat.S_ISREG(facts.st_mode):
                 return None
-            if facts.st_size > HUGE_BYTES and facts.st_blocks * 512 < facts.st_size // 2:
+            if facts.st_size > HUGE_BYTES and _is_hole(path):
                 _too_large(path, facts.st_size)
             data = path.read_bytes()
         except _ABSENT:
@@ -399,8 +399,17 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _is_hole(path: Path) -> bool:
+    """Say whether a file declares a length and holds nothing at all."""
+    with path.open("rb") as file:
+        try:
+            os.lseek(file.fileno(), 0, os.SEEK_DATA)
+        except OSError as error:
+            return error.errno == errno.ENXIO
+    return False
+
+
 def _too_large(path: Path, size: int) -> NoReturn:
-    # A file mostly of holes declares what nobody wrote; weights fill the blocks that they claim.
     raise CheckpointDamaged(
         f"{path} claims {size / 1e9:.1f} GB, more than was written or than memory holds: it is "
         "damaged or not of symbio; put back a copy of it"

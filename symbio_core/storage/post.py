@@ -216,8 +216,9 @@ class Sitting:
         """Keep journal lines for the parent, all of them or none.
 
         Raises:
-            TurnOver: another process has written since.
+            TurnOver: another turn counts by now, or another process has written since.
         """
+        self._counted()  # A start that was given up and wakes has no say any more.
         lines = [*self.lines, *more]
         content = {"turn": self.turn, "lines": lines}
         try:

@@ -158,9 +158,13 @@ class RunStore:
             self._see_state(read_text(self.store, f"{self.home}/state.json"))
         try:
             self._move_state(state, self.lease)
-        except SwapLost:
+        except StorageError as error:
             if self.lease is not None:
-                self.lease.check()
+                # It may have arrived though its reply did not: the next write looks first, and
+                # the lease says then as now whose it is.
+                self._knows_state = False
+                if isinstance(error, SwapLost):
+                    self.lease.check()
             raise
 
     def read_state(self) -> dict[str, Any] | None:
@@ -260,7 +264,7 @@ class RunStore:
         where = self.store.where(f"{self.home}/{LIST}")
         try:
             listed = {str(n): (str(f["sha256"]), int(f["size"])) for n, f in content.items()}
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise StorageError(f"{where} is damaged; `symbio report` writes it anew") from error
         if not all(n.startswith(_LISTED) and is_key(f"{self.home}/{n}") for n in listed):
             raise StorageError(f"{where} is damaged; `symbio report` writes it anew")

@@ -152,6 +152,7 @@ def test_a_text_that_was_uploaded_compressed_is_read(
         gzip.compress(b"Packed." * 99)[:-9],
         gzip.compress(b"Packed." * 99)[:20] + b"\xff" * 30,
     ],
+    ids=["no gzip", "cut short", "damaged"],
 )
 def test_a_packed_text_that_cannot_be_unpacked_is_said_so_in_one_line(
     server: StorageServer, bucket: str, tmp_path: Path, packed: bytes

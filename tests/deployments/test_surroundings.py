@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from deployments.surroundings import (
-    PROJECT,
     SILENT,
     is_healthy,
     remember_server,
@@ -75,12 +74,12 @@ def test_an_address_without_a_prefect_is_not_healthy(api_url: str) -> None:
     assert not is_healthy(api_url.removesuffix("/api"))
 
 
-def test_prefects_own_command_line_finds_the_server_from_the_project(home: Path) -> None:
+def test_prefects_own_command_line_finds_the_server_by_its_profile(home: Path) -> None:
     remember_server(home, "http://127.0.0.1:4999/api")
     env = {k: v for k, v in os.environ.items() if k not in {"PREFECT_API_URL", "PREFECT_PROFILE"}}
     shown = subprocess.run(
         [sys.executable, "-m", "prefect", "config", "view"],
-        cwd=PROJECT,
+        cwd=home,
         env=env,
         capture_output=True,
         text=True,

@@ -39,6 +39,8 @@ def configs(draw: st.DrawFn) -> RunConfig:
     for phase in SEARCHING:
         changes[f"phases.{phase}.population"] = draw(st.sampled_from([0, 2, 5, 12]))
         changes[f"phases.{phase}.rung_steps"] = draw(st.integers(1, 60))
+    if changes["search.rungs"] == 1:
+        changes["without"] = ("fusion", "kuramoto")
     return changed(RunConfig(), changes)
 
 

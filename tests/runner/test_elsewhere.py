@@ -234,3 +234,14 @@ def test_a_damaged_note_or_state_stops_no_watchdog(run: Run, content: bytes) -> 
     state = store.read(f"runs/{run.run_id}/state.json")
     store.swap(f"runs/{run.run_id}/state.json", content, state.version if state else None)
     assert not is_over(store, run.run_id)
+
+
+def test_a_start_that_was_given_up_and_wakes_writes_no_result(run: Run) -> None:
+    _, post = first(run)
+    asleep = post.take(1, "one host")
+    before = post.turn()
+    post.give_turn(before, Turn(number=2))
+    post.take(2, "another host")
+    with pytest.raises(TurnOver):
+        asleep.note({"event": "trained"})
+    assert post.lines() == []

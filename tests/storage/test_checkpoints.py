@@ -517,3 +517,30 @@ def test_a_blob_of_holes_is_damage_and_never_read_into_memory(tmp_path: Path) ->
     newest = run.newest_whole()
     assert newest.manifest is not None
     assert newest.manifest.id == first.id
+
+
+def test_a_lost_pointer_never_leads_to_another_runs_checkpoint(tmp_path: Path) -> None:
+    run = checkpoints(tmp_path)
+    own = saved(run, 1)
+    foreign = saved(CheckpointStore(FolderStore(tmp_path / "other"), "beta"), 7, step=900)
+    later = foreign.model_copy(update={"order": 99})
+    manifest_file(tmp_path, later).write_bytes(later.data)
+    (tmp_path / "runs/alpha/checkpoints/LATEST").write_bytes(b"nonsense")
+    again = checkpoints(tmp_path)
+    again.claim(Anyone("next"))
+    pointed = again.pointer()
+    assert pointed is not None
+    assert pointed.id == own.id
+
+
+def test_facts_nested_beyond_measure_are_damage(tmp_path: Path) -> None:
+    run = checkpoints(tmp_path)
+    first, second = saved(run, 1), saved(run, 2)
+    deep = json.loads(second.data)
+    for _ in range(300):
+        deep["meta"] = {"meta": deep["meta"]}
+    manifest_file(tmp_path, second).write_text(json.dumps(deep), encoding="utf-8")
+    newest = run.newest_whole()
+    assert newest.manifest is not None
+    assert newest.manifest.id == first.id
+    assert newest.damaged

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from symbio_core.errors import LeaseHeld, LeaseLost, SwapLost
+from symbio_core.errors import BucketUnreachable, LeaseHeld, LeaseLost, SwapLost
 from symbio_core.storage import FolderStore, Lease, ObjectStore, RunStore, lease_of
 from symbio_core.storage.lease import LeaseFile, this_process
 
@@ -520,3 +520,25 @@ def test_a_lease_that_no_process_wrote_is_damage_and_holds_nobody_off(
     damaged = json.dumps(json.loads(found.data) | change).encode()
     store.swap("runs/alpha/LEASE", damaged, found.version)
     RunStore(store, "alpha").claim()
+
+
+def test_a_state_that_arrived_without_a_reply_is_looked_at_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderStore(tmp_path)
+    run = RunStore(store, "alpha")
+    start(run)
+    swap = FolderStore.swap
+
+    def unheard(self: FolderStore, key: str, data: bytes, expected_version: str | None) -> str:
+        version = swap(self, key, data, expected_version)
+        if key.endswith("state.json"):
+            raise BucketUnreachable("no reply for long")
+        return version
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "swap", unheard)
+        with pytest.raises(BucketUnreachable):
+            run.write_state({"n": 1})
+    run.write_state({"n": 2})
+    assert run.read_state() == {"n": 2}

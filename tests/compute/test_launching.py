@@ -232,6 +232,8 @@ def test_a_preempted_machine_is_waited_out_and_replaced_elsewhere(
     server.world.timings.scale = 0.0
     server.world.preempt(first.zone, first.name)
     until(lambda: server.world.vms[first.zone, first.name].status == "STOPPING")
+    # The next one lives as long as its order says.
+    server.world.timings.scale = 1.0
     launcher.lost(first, PREEMPTED)
     second = launcher.bring_up()
     assert (second.zone, server.world.most_alive) == ("us-central1-b", 1)

@@ -409,8 +409,9 @@ class GceSettings(Settings):
     """What becomes of a machine that ends or is taken back; a stopped one's disk still costs."""
     notice_s: int = Field(120, ge=0, le=120)
     """Warning asked for before a spot machine is taken back (s)."""
-    label: str = Field("symbio", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-    """Value of the label `symbio` on all that a run owns; the sweep looks for it."""
+    label: str = Field("symbio", pattern=r"^[a-z0-9][a-z0-9_-]{0,53}$")
+    """First part of the label `symbio` on all that a run owns; the second is a mark of the storage
+    root, so that two buckets never remove one another's machines."""
     usd_per_hour: float | None = Field(None, gt=0.0, le=1000.0)
     """Price of the machine ($/h); empty takes it from the price table."""
     prices: str | None = None
@@ -487,6 +488,19 @@ class ElsewhereSettings(Settings):
                     "belongs in Secret Manager"
                 )
         return secrets
+
+    @model_validator(mode="after")
+    def address_holds_no_password(self) -> Self:
+        """Refuse a password where everyone who may look at the machine reads it."""
+        if (
+            self.prefect_api_url
+            and "@" in self.prefect_api_url.partition("://")[2].partition("/")[0]
+        ):
+            raise ValueError(
+                "prefect_api_url holds a user or a password before '@', and machines show it to "
+                "many; leave them out and set PREFECT_API_AUTH_STRING in your environment"
+            )
+        return self
 
     @model_validator(mode="after")
     def silence_is_longer_than_a_beat(self) -> Self:

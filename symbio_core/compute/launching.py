@@ -191,7 +191,7 @@ class Launcher:
                 f"no further machine in {place.zone} ({cost.note}); raise --max-cost to go on"
             )
         attempt = MachineAttempt(
-            name=machine_name(self.run_id, len(self.ledger.attempts) + 1),
+            name=machine_name(self.run_id, len(self.ledger.attempts) + 1, settings.label),
             zone=place.zone,
             machine_type=settings.machine_type,
             spot=place.spot,

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from symbio_core.config import GceSettings
 from symbio_core.errors import ConfigError
 from symbio_core.records import Record
 
 LABEL = "symbio"
-"""Label that all machines of a project of symbio carry."""
+"""Label that all machines of symbio carry; its value names their owner, see `owned_by`."""
 RUN_LABEL = "symbio-run"
 """Label that names the run a machine belongs to."""
 LONGEST_LABEL = 63
@@ -164,18 +165,33 @@ def label_value(text: str) -> str:
     return f"{value[: LONGEST_LABEL - 9]}-{mark}"
 
 
-def machine_name(run_id: str, number: int) -> str:
+def owned_by(root: str, settings: GceSettings) -> GceSettings:
+    """Return the settings with the owner's label: theirs, and the mark of a storage root.
+
+    Runs are known by their name within a root only, so that all that is found, adopted or swept up
+    in a project has to be of the same root.
+    """
+    mark = hashlib.sha256(root.rstrip("/").encode()).hexdigest()[:8]
+    return settings.model_copy(update={"label": f"{settings.label}-{mark}"})
+
+
+def machine_name(run_id: str, number: int, owner: str) -> str:
     """Return the name of a run's machine, counted from 1: the same run and number, the same name.
 
     Two parents that launch the same machine therefore collide instead of paying twice.
     """
-    return f"{run_stem(run_id)}-{number}"
+    return f"{run_stem(run_id, owner)}-{number}"
 
 
-def run_stem(run_id: str) -> str:
-    """Return what the names of all that belongs to a run begin with; no two runs share one."""
+def run_stem(run_id: str, owner: str) -> str:
+    """Return what the names of all that belongs to a run begin with; no two runs share one.
+
+    Args:
+        run_id: its name within its storage root.
+        owner: label of that root; see `owned_by`.
+    """
     stem = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
-    mark = hashlib.sha256(run_id.encode()).hexdigest()[:6]
+    mark = hashlib.sha256(f"{owner}/{run_id}".encode()).hexdigest()[:6]
     return f"symbio-{stem[:40].rstrip('-')}-{mark}"
 
 

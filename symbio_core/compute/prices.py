@@ -118,10 +118,15 @@ def price(settings: GceSettings, zone: str, *, spot: bool) -> Price:
     """Return what the settings' machine costs in a zone.
 
     Raises:
-        PriceUnknown: no table has it, and the settings give no price.
+        PriceUnknown: the table lacks the disk, or the machine and the settings give no price.
     """
     table = price_table(settings)
-    disk = table.disk_usd_per_gb_month.get(settings.boot.disk_type, 0.0)
+    disk = table.disk_usd_per_gb_month.get(settings.boot.disk_type)
+    if disk is None:
+        raise PriceUnknown(
+            f"the price table of {table.dated} has no {settings.boot.disk_type} in "
+            "[disk_usd_per_gb_month]; add it there, or take another compute.gce.boot.disk_type"
+        )
     disk_usd = settings.boot.disk_gb * disk / HOURS_A_MONTH
     if settings.usd_per_hour is not None:
         return Price(

@@ -104,7 +104,8 @@ class SecretKeeper:
         return True
 
     def _id(self, variable: str) -> str:
-        return f"{run_stem(self.run_id)}-{re.sub(r'[^a-z0-9]+', '-', variable.lower())}"
+        stem = run_stem(self.run_id, self.provisioner.settings.label)
+        return f"{stem}-{re.sub(r'[^a-z0-9]+', '-', variable.lower())}"
 
     def _ask(self, path: str, body: dict[str, Any], verb: str | None = None) -> Any:
         return self.provisioner.fetch(HOST, f"/v1/{path}", body, verb)

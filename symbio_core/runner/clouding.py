@@ -11,7 +11,7 @@ from pathlib import Path
 from symbio_core.compute.doctor import Check, examine
 from symbio_core.compute.gce import Provisioner
 from symbio_core.compute.ledger import Ledger
-from symbio_core.compute.machines import Machine
+from symbio_core.compute.machines import Machine, owned_by
 from symbio_core.compute.sweep import GRACE_S, Orphan, Swept, find_orphans, sweep
 from symbio_core.config import RunConfig
 from symbio_core.errors import UnknownRun
@@ -32,8 +32,8 @@ def machine_of(root: str, run_id: str, api_url: str, say: Callable[[str], None])
 
 
 def machines(config: RunConfig) -> tuple[Machine, ...]:
-    """Return all machines that carry the project's label, oldest first."""
-    return Provisioner(config.compute.gce).list_owned()
+    """Return all machines of the runs in this storage, oldest first."""
+    return _provisioner(config).list_owned()
 
 
 def find_machine(config: RunConfig, run_id: str) -> Machine:
@@ -42,7 +42,7 @@ def find_machine(config: RunConfig, run_id: str) -> Machine:
     Raises:
         UnknownRun: it has none.
     """
-    found = Provisioner(config.compute.gce).find(run_id)
+    found = _provisioner(config).find(run_id)
     if not found:
         raise UnknownRun(f"run '{run_id}' has no machine now; `symbio cloud status` lists those up")
     return found[-1]
@@ -55,12 +55,12 @@ def ledger_of(root: str, run_id: str) -> Ledger:
 
 def read_serial(config: RunConfig, machine: Machine, start: int) -> tuple[str, int]:
     """Return what a machine wrote to its serial port from ``start`` on, and where to go on."""
-    return Provisioner(config.compute.gce).serial(machine, start)
+    return _provisioner(config).serial(machine, start)
 
 
 def remove(config: RunConfig, machine: Machine) -> None:
     """Delete a machine and its disk."""
-    Provisioner(config.compute.gce).delete(machine)
+    _provisioner(config).delete(machine)
 
 
 def ssh_command(config: RunConfig, machine: Machine) -> list[str]:
@@ -81,20 +81,20 @@ def doctor(config: RunConfig) -> tuple[Check, ...]:
         return f"{root} can be written, read and listed ({len(list_runs(store))} runs)"
 
     secrets = passed_on(config, os.environ)
-    provisioner = Provisioner(config.compute.gce)
+    provisioner = _provisioner(config)
     return examine(provisioner, bucket=root, try_bucket=try_bucket, secrets=secrets)
 
 
 def orphans(config: RunConfig) -> tuple[Orphan, ...]:
-    """Return what the project's label owns and nobody needs."""
+    """Return what runs of this storage left behind and nobody needs."""
     return find_orphans(
-        Provisioner(config.compute.gce), live_runs=live_runs(config.storage.root), clock=time.time
+        _provisioner(config), live_runs=live_runs(config.storage.root), clock=time.time
     )
 
 
 def sweep_up(config: RunConfig, found: tuple[Orphan, ...]) -> tuple[Swept, ...]:
     """Remove orphans; one that resists does not keep the others."""
-    return sweep(Provisioner(config.compute.gce), found)
+    return sweep(_provisioner(config), found)
 
 
 def live_runs(root: str) -> list[str] | None:
@@ -104,6 +104,10 @@ def live_runs(root: str) -> list[str] | None:
     store, just_now = open_store(root), datetime.now(UTC) - timedelta(seconds=GRACE_S)
     leases = {name: lease_of(store, name) for name in list_runs(store)}
     return [name for name, lease in leases.items() if lease and lease.expires > just_now]
+
+
+def _provisioner(config: RunConfig) -> Provisioner:
+    return Provisioner(owned_by(config.storage.root, config.compute.gce))
 
 
 def prefect_address() -> str:

@@ -13,7 +13,7 @@ from symbio_core.compute.calling import Patience
 from symbio_core.compute.gce import Provisioner
 from symbio_core.compute.launching import Launcher
 from symbio_core.compute.ledger import SHUTDOWN_S, Ledger
-from symbio_core.compute.machines import Machine
+from symbio_core.compute.machines import Machine, owned_by
 from symbio_core.compute.secret_manager import SecretKeeper
 from symbio_core.config import RunConfig
 from symbio_core.errors import CloudRefused, ConfigError
@@ -118,9 +118,8 @@ class RunMachine:
     @cached_property
     def keeper(self) -> SecretKeeper:
         """What passes the operator's secrets on to the machine."""
-        return SecretKeeper(
-            Provisioner(self.config.compute.gce, patience=self.patience), self.run_id
-        )
+        owned = owned_by(self.config.storage.root, self.config.compute.gce)
+        return SecretKeeper(Provisioner(owned, patience=self.patience), self.run_id)
 
     def up(self) -> Machine:
         """Return the run's machine, running: the one it has, or one from the next place.

@@ -30,16 +30,22 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 @pytest.fixture(scope="module")
-def gce(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Iterator[ComputeServer]:
+def bucket() -> Iterator[StorageServer]:
+    with only_loopback(), StorageServer() as server:
+        server.world.add_bucket("runs")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gce(
+    tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path, bucket: StorageServer
+) -> Iterator[ComputeServer]:
     folder = tmp_path_factory.mktemp("cloud")
     with (
-        only_loopback(),
-        StorageServer() as bucket,
         # What boots here finds no Python to start a worker with, and gives up slowly.
         ComputeServer(folder / "gce", env={"SYMBIO_VM_LAST_WORDS_S": "600"}) as server,
         pytest.MonkeyPatch.context() as patch,
     ):
-        bucket.world.add_bucket("runs")
         patch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
         patch.setenv("SYMBIO_GCE_ENDPOINT", server.url)
         patch.setattr(out, "width", 200)
@@ -118,6 +124,30 @@ def test_what_no_run_needs_is_swept_after_a_question(
     assert len(gce.world.vms) == 1
     swept = symbio("sweep", *PROJECT, "--yes")
     assert "removed" in swept.output
+    assert gce.world.vms == {}
+
+
+def test_a_run_of_the_same_name_in_another_bucket_keeps_its_machine(
+    gce: ComputeServer,
+    bucket: StorageServer,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    theirs = "gs://others/runs"
+    bucket.world.add_bucket("others")
+    config = changed(tiny(tiny_corpus, tmp_path), ON_GCE | {"storage.root": theirs})
+    runner.begin(config, "tree").release()
+    assert symbio("up", "tree", "--storage", theirs).exit_code == 0
+    their_machine = next(iter(gce.world.vms))
+    assert symbio("up", "tree", "--storage", ROOT).exit_code == 0
+    assert len(gce.world.vms) == 2
+    assert symbio("down", "tree", "--storage", ROOT).exit_code == 0
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 3600.0)
+    assert "nothing to sweep" in symbio("sweep", *PROJECT, "--yes").output
+    assert list(gce.world.vms) == [their_machine]
+    assert symbio("down", "tree", "--storage", theirs).exit_code == 0
     assert gce.world.vms == {}
 
 

@@ -52,7 +52,7 @@ def order(
     """Return an order of a run called `tree`."""
     return Order(
         run_id="tree",
-        name=machine_name("tree", number),
+        name=machine_name("tree", number, "symbio"),
         zone=zone,
         spot=spot,
         startup_script=script,

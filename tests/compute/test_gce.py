@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from symbio_core.compute.gce import Provisioner
-from symbio_core.compute.machines import machine_name
+from symbio_core.compute.machines import label_value, machine_name, owned_by
 from symbio_core.config import GceSettings
 from symbio_core.errors import CloudRefused, ConfigError
 from tests.cloud.compute_server import ComputeServer
@@ -312,9 +312,10 @@ def test_a_project_is_needed() -> None:
 
 def test_names_are_the_same_for_the_same_run_and_differ_for_others() -> None:
     long = "a run with a very long name, Größe and all, that goes on and on and on and on"
-    assert machine_name(long, 1) == machine_name(long, 1)
-    names = {machine_name(run, n) for run in (long, long + "!", "x") for n in (1, 2)}
-    assert len(names) == 6
+    assert machine_name(long, 1, "me") == machine_name(long, 1, "me")
+    runs, owners = (long, long + "!", "x"), ("me", "you")
+    names = {machine_name(run, n, owner) for run in runs for n in (1, 2) for owner in owners}
+    assert len(names) == 12
     assert all(len(name) <= 63 and name.strip("-") == name for name in names)
 
 
@@ -334,3 +335,14 @@ def test_a_control_of_the_server_answers_over_http(server: ComputeServer) -> Non
     with urlopen(f"{server.url}/control/bill", timeout=5) as reply:
         assert json.load(reply) == []
     assert PROJECT == "my-project"
+
+
+def test_the_owners_label_tells_storage_roots_apart_and_fits(settings: GceSettings) -> None:
+    mine = owned_by("gs://runs/here", settings)
+    assert mine.label == owned_by("gs://runs/here/", settings).label
+    assert mine.label.startswith("symbio-")
+    assert mine.label != owned_by("gs://runs/there", settings).label
+    longest = settings.model_copy(update={"label": "l" * 54})
+    GceSettings.model_validate(longest.model_dump())
+    label = owned_by("gs://runs/here", longest).label
+    assert label_value(label) == label

@@ -166,7 +166,7 @@ def test_a_machine_that_the_ledger_never_heard_of_is_adopted_and_paid(
     launcher: Launcher, provisioner: Provisioner, server: ComputeServer
 ) -> None:
     provisioner.launch(order())
-    assert launcher.bring_up().name == machine_name("tree", 1)
+    assert launcher.bring_up().name == machine_name("tree", 1, "symbio")
     check_ledger(launcher.ledger, server)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from symbio_core.compute.prices import TABLE, price
-from symbio_core.config import GceSettings
+from symbio_core.config import BootSettings, GceSettings
 from symbio_core.errors import ConfigError, PriceUnknown
 
 OWN = """
@@ -70,3 +70,12 @@ def test_a_table_that_makes_no_sense_is_refused_in_a_line(text: str, tmp_path: P
 def test_a_table_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         price(GceSettings(prices=str(tmp_path / "none.toml")), "us-central1-a", spot=True)
+
+
+def test_a_disk_without_a_price_is_never_free(tmp_path: Path) -> None:
+    file = tmp_path / "prices.toml"
+    file.write_text(OWN, encoding="utf-8")
+    dear = GceSettings(prices=str(file), boot=BootSettings(disk_type="hyperdisk-balanced"))
+    for settings in (dear, dear.model_copy(update={"usd_per_hour": 1.0})):
+        with pytest.raises(PriceUnknown, match=r"no hyperdisk-balanced in \[disk_usd"):
+            price(settings, "us-central1-a", spot=True)

@@ -23,6 +23,10 @@ from symbio_core.errors import ConfigError
         ({"compute.gce.notice_s": 300}, "less than or equal to 120"),
         ({"compute.gce.label": "Symbio"}, "match pattern"),
         ({"compute.gce.endpoint": "compute.example.com"}, "match pattern"),
+        (
+            {"compute.elsewhere.prefect_api_url": "https://me:hunter2@prefect.example.com/api"},
+            "set PREFECT_API_AUTH_STRING",
+        ),
         ({"budget.max_usd": 0}, "greater than 0"),
     ],
 )
@@ -31,6 +35,7 @@ def test_what_cannot_be_is_refused_in_a_line(changes: dict[str, Any], told: str)
         changed(RunConfig(), changes)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+    assert "hunter2" not in str(error.value)
 
 
 def test_a_run_stays_on_this_machine_unless_told() -> None:

@@ -55,7 +55,7 @@ class Place:
     def boot(self, secret: str = "") -> Machine:
         order = Order(
             run_id="tree",
-            name=machine_name("tree", 1),
+            name=machine_name("tree", 1, "symbio"),
             zone="us-central1-a",
             spot=True,
             startup_script=(PROJECT / STARTUP).read_text(encoding="utf-8"),

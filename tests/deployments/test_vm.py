@@ -111,7 +111,7 @@ class Guarded:
         self.provisioner = Provisioner(
             GceSettings(project="my-project"), endpoint=server.url, patience=HASTY
         )
-        self.name = machine_name("tree", 1)
+        self.name = machine_name("tree", 1, "symbio")
 
     def boot(
         self, worker: str, *, at_end: Literal["delete", "stop"] = "delete", idle_s: float = 600.0

@@ -17,7 +17,8 @@
     │   ├── LeaseLost                another process has taken the run over
     │   ├── BucketRefused            exit code 2: a bucket that is not there or not for us
     │   ├── BucketUnreachable        retryable: no answer, or none but errors, for long enough
-    │   └── CheckpointDamaged
+    │   └── Damaged                  what was written is missing, altered or unreadable
+    │       └── CheckpointDamaged
     ├── ComputeError
     │   ├── NoDevice                 exit code 2
     │   ├── CloudRefused             a request to Google Cloud failed; says where that holds
@@ -113,7 +114,14 @@ class LeaseLost(StorageError):
     """Another process has taken this run over: nothing more may be written by this one."""
 
 
-class CheckpointDamaged(StorageError):
+class Damaged(StorageError):
+    """Something that was written is missing, altered, or cannot be read from its disk.
+
+    Whoever can do without it catches this and no more: a bucket out of reach is no damage.
+    """
+
+
+class CheckpointDamaged(Damaged):
     """A blob or manifest is missing or does not match its hash."""
 
 

@@ -201,8 +201,11 @@ class Launcher:
         return attempt, None if math.isinf(left_s) else int(left_s + SHUTDOWN_S - EARLIER_S)
 
     def _adopt(self, machine: Machine) -> None:
-        """Enter a machine that the ledger does not know: its order was never written down."""
-        if any(one.name == machine.name for one in self.ledger.attempts):
+        """Enter a machine that the ledger does not know, or takes for refused: it costs."""
+        known = next((one for one in self.ledger.attempts if one.name == machine.name), None)
+        if known is not None:
+            if known.is_over:
+                self._keep(self.ledger.reopened(machine.name))
             return
         cost = price(self.provisioner.settings, machine.zone, spot=machine.spot)
         attempt = MachineAttempt(

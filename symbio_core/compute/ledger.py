@@ -90,6 +90,10 @@ class Ledger(Record):
         """Return the ledger after a machine was not granted."""
         return self._changed(name, {"refused": code, "is_over": True})
 
+    def reopened(self, name: str) -> Ledger:
+        """Return the ledger after a machine was found that it took for refused or gone."""
+        return self._changed(name, {"refused": "", "is_over": False})
+
     def told(self, name: str, stays: Sequence[Stay], *, is_over: bool = False) -> Ledger:
         """Return the ledger with what the service says about a machine's time.
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from symbio_core.config import RunConfig
-from symbio_core.errors import StorageError
+from symbio_core.errors import Damaged
 from symbio_core.lifecycle.decide import Choice, decide
 from symbio_core.lifecycle.plan import plan
 from symbio_core.lifecycle.state import advance
@@ -48,7 +48,7 @@ def fold(config: RunConfig, events: Sequence[Event]) -> Folded:
     """Return what the events of a run amount to, taking its plans and decisions as they are.
 
     Raises:
-        StorageError: an event is damaged, or does not fit where it stands.
+        Damaged: an event is damaged, or does not fit where it stands.
     """
     return _folded(config, events, lambda folded, event: None)
 
@@ -57,7 +57,7 @@ def replay(config: RunConfig, events: Sequence[Event]) -> RunState:
     """Plan and decide everything again from the journal's evidence; return where that leads.
 
     Raises:
-        StorageError: a plan or decision in the journal is not the one its evidence leads to, or
+        Damaged: a plan or decision in the journal is not the one its evidence leads to, or
             an event is damaged or does not fit where it stands; the message names the event.
     """
     return _folded(config, events, lambda folded, event: _doubt(config, folded, event)).state
@@ -109,12 +109,12 @@ def _folded(
         except (ValidationError, KeyError, TypeError) as error:
             kind = event.get("event", "nameless")
             what = " ".join(str(error.args[0] if error.args else error).split())
-            raise StorageError(
+            raise Damaged(
                 f"journal event {number} ({kind}) does not fit: {what}; "
                 "the journal was damaged or changed by hand"
             ) from error
         if wrong is not None:
-            raise StorageError(
+            raise Damaged(
                 f"journal event {number} ({event['event']}): {wrong}; the journal or the "
                 "configuration was changed by hand, or another version of symbio wrote it"
             )

@@ -15,7 +15,7 @@ from symbio_core.compute.estimate import (
     told_speed,
 )
 from symbio_core.config import RunConfig
-from symbio_core.errors import ConfigError, StorageError
+from symbio_core.errors import ConfigError, Damaged
 from symbio_core.runner.opening import reopen
 from symbio_core.runner.run import Run
 
@@ -60,7 +60,7 @@ def _device(run: Run) -> str:
     """Return what a run trained on, as its report says."""
     try:
         report: Any = json.loads(run.store.read_file("report/final-report.json"))
-    except (StorageError, ValueError):
+    except (Damaged, ValueError):
         return "a machine that it has not reported yet"
     where = report.get("environment", {}) if isinstance(report, Mapping) else {}
     return str(where.get("device", "a machine that it does not name"))

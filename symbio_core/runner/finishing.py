@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import save
 
 from symbio_core import __version__, report
-from symbio_core.errors import CheckpointDamaged, StorageError, UnknownRun
+from symbio_core.errors import CheckpointDamaged, Damaged, UnknownRun
 from symbio_core.model import GPT
 from symbio_core.records import CheckpointRef, Environment
 from symbio_core.runner.exported import CONFIG, TOKENIZER, WEIGHTS
@@ -70,7 +70,7 @@ def _exported(run: Run) -> str | None:
             return None
         files = {name: run.store.read_file(name) for name in (WEIGHTS, CONFIG, TOKENIZER)}
         return str(parsed_json(files[CONFIG])["checkpoint"])
-    except (StorageError, KeyError, TypeError, ValueError):
+    except (Damaged, KeyError, TypeError, ValueError):
         return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from symbio_core.errors import StorageError
+from symbio_core.errors import Damaged
 from symbio_core.runner.opening import reopen
 from symbio_core.runner.run import TOKENIZER, Run
 from symbio_core.storage import Checkup, Lease, RunStore, check_run, open_store
@@ -24,7 +24,7 @@ def examine(root: str, run_id: str, *, deep: bool | None = None) -> Checkup:
     """
     try:
         run = reopen(root, run_id)
-    except StorageError:
+    except Damaged:
         store = RunStore(open_store(root), run_id)
         return check_run(store, {}, deep=deep is not False)
     return examine_run(run, deep=deep)

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from symbio_core import lifecycle
 from symbio_core.config import RunConfig, changed, checked
-from symbio_core.errors import ConfigError, StorageError, UnknownRun
+from symbio_core.errors import ConfigError, Damaged, UnknownRun
 from symbio_core.runner.run import FIRST_FUNCTION, Run
 from symbio_core.storage import ObjectStore, RunStore, list_runs, open_store
 
@@ -136,7 +136,7 @@ def _readable(root: str, name: str) -> Run | None:
     """Return a run, or None where it is damaged: others may still be started from."""
     try:
         return reopen(root, name)
-    except (StorageError, ConfigError):
+    except (Damaged, ConfigError):
         return None
 
 
@@ -144,7 +144,7 @@ def _began(store: ObjectStore, name: str) -> str:
     """Return when a run began (ISO 8601, UTC), reading one event of its journal."""
     try:
         first = RunStore(store, name).journal.first()
-    except StorageError:
+    except Damaged:
         return ""  # A damaged run hides no other.
     return str(first.get("at", "")) if first else ""
 

@@ -17,7 +17,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from symbio_core import gates, lifecycle, progress
 from symbio_core.config import PHASES, RunConfig, checked
-from symbio_core.errors import CheckpointDamaged, Overtime, StorageError
+from symbio_core.errors import CheckpointDamaged, Damaged, Overtime, StorageError
 from symbio_core.records import (
     Attempt,
     Battery,
@@ -170,7 +170,7 @@ class Run:
         Raises:
             LeaseHeld: another process works on the run; the message says which.
             LeaseLost: this one did, and another has taken it over.
-            StorageError: the journal is gone, so that the run would begin anew.
+            Damaged: the journal is gone, so that the run would begin anew.
         """
         held = self.store.lease
         if held is not None and not held.is_released:
@@ -438,7 +438,7 @@ class Run:
         self.store.mend_config()
         try:
             there = self.store.read_state()
-        except StorageError:
+        except Damaged:
             there = None
         if there != self.plain_state:
             self.store.write_state(self.state.model_dump(mode="json"))
@@ -559,7 +559,7 @@ def _tokenizer_of(store: RunStore) -> str | None:
     """Return a run's own copy of its tokenizer; None where there is none, or a damaged one."""
     try:
         return store.read_file(TOKENIZER).decode()
-    except (StorageError, UnicodeDecodeError):
+    except (Damaged, UnicodeDecodeError):
         return None
 
 
@@ -583,7 +583,7 @@ def _understood(
         return lifecycle.fold(config, events)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError) as error:
         why = " ".join(str(error).split())
-        raise StorageError(
+        raise Damaged(
             f"the journal of run '{run_id}' was damaged or changed by hand ({why}); "
             "put back a copy of it"
         ) from error

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from symbio_core.errors import StorageError
+from symbio_core.errors import Damaged
 from symbio_core.storage.canonical import parsed_json
 from symbio_core.storage.lease import parsed
 from symbio_core.storage.objects import read_text
@@ -59,6 +59,8 @@ def check_run(
     deep: bool = True,
 ) -> Checkup:
     """Look at every file of a run, also at those that should be there and are not.
+
+    What cannot be seen because the storage root is out of reach is no damage: that raises.
 
     Args:
         run: the run.
@@ -135,7 +137,7 @@ class _Survey:
         remedy = "resume or --repair writes it anew"
         try:
             state = self.run.read_state()
-        except StorageError as error:
+        except Damaged as error:
             self._add("state.json", str(error), remedy)
             return
         if state is not None:
@@ -150,8 +152,12 @@ class _Survey:
 
     def _lease(self) -> None:
         if "LEASE" in self.keys:
-            is_whole = parsed(read_text(self.store, self._key("LEASE"))) is not None
-            self._add("LEASE", None if is_whole else "is damaged", "the next writer mends it")
+            try:
+                is_whole = parsed(read_text(self.store, self._key("LEASE"))) is not None
+                why = None if is_whole else "is damaged"
+            except Damaged as error:
+                why = str(error)
+            self._add("LEASE", why, "the next writer mends it")
 
     def _checkpoints(self) -> None:
         checkpoints = self.run.checkpoints
@@ -168,7 +174,7 @@ class _Survey:
         try:
             checkpoints.pointer()
             pointer = None if "checkpoints/LATEST" in self.keys else "is missing"
-        except StorageError as error:
+        except Damaged as error:
             pointer = str(error)
         if manifests or "checkpoints/LATEST" in self.keys:
             self._add("checkpoints/LATEST", pointer, "resume or --repair writes it anew")
@@ -190,14 +196,14 @@ class _Survey:
             return None if there == (size if size is not None else there) else "has another length"
         try:
             self.run.checkpoints.blobs.get(sha256, size)
-        except StorageError as error:
+        except Damaged as error:
             return str(error)
         return None
 
     def _for_people(self) -> None:
         try:
             listed = self.run.files_listed()
-        except StorageError as error:
+        except Damaged as error:
             self._add(LIST, str(error), "resume or `symbio report` writes it anew")
             return
         if listed:
@@ -213,7 +219,10 @@ class _Survey:
             return "is missing"
         if there != size:
             return f"has {there} bytes instead of {size}"
-        found = self.store.read(self._key(name)) if self.deep else None
+        try:
+            found = self.store.read(self._key(name)) if self.deep else None
+        except Damaged as error:
+            return str(error)
         if found is not None and hashlib.sha256(found.data).hexdigest() != sha256:
             return "does not match its hash"
         return None
@@ -230,9 +239,11 @@ class _Survey:
                 self._add(name, self._wrong_json(name), "delete it and resume")
 
     def _wrong_json(self, name: str) -> str | None:
-        found = read_text(self.store, self._key(name))
         try:
+            found = read_text(self.store, self._key(name))
             parsed_json(found.data if found else b"")
+        except Damaged as error:
+            return str(error)
         except ValueError as error:
             return f"is damaged ({error})"
         return None

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from pydantic import Field, ValidationError
 
-from symbio_core.errors import StorageError, SwapLost
+from symbio_core.errors import Damaged, SwapLost
 from symbio_core.records import Record
 from symbio_core.storage.canonical import json_bytes
 from symbio_core.storage.lease import Fence
@@ -62,7 +62,7 @@ class Journal:
         Raises:
             LeaseLost: another holder has taken the run over.
             SwapLost: another writer has appended since this one read or wrote last.
-            StorageError: a segment is missing or damaged, so that it is not known which is next.
+            Damaged: a segment is missing or damaged, so that it is not known which is next.
         """
         if events:
             self._write(events)
@@ -72,7 +72,7 @@ class Journal:
 
         Raises:
             LeaseLost: the lease behind ``fence`` is not ours any more.
-            StorageError: a segment is missing or damaged.
+            Damaged: a segment is missing or damaged.
         """
         self.fence, self._writer = fence, fence.tag
         while True:
@@ -87,7 +87,7 @@ class Journal:
         """Return all events, oldest first.
 
         Raises:
-            StorageError: a segment is missing or damaged; the message names it.
+            Damaged: a segment is missing or damaged; the message names it.
         """
         segments = self._segments()
         self._before, self._is_sealed = _NONE_BEFORE, False
@@ -99,7 +99,7 @@ class Journal:
         """Return the oldest event without reading the others, or None before there is one.
 
         Raises:
-            StorageError: a segment on the way to it is missing or damaged.
+            Damaged: a segment on the way to it is missing or damaged.
         """
         reader = self._reader()
         return next((event for key in self._segments() for event in reader._events(key)), None)
@@ -123,7 +123,7 @@ class Journal:
                 continue
             try:
                 list(reader._events(key))
-            except StorageError as error:
+            except Damaged as error:
                 found[key], reader._before = str(error), None
         return found
 
@@ -188,7 +188,7 @@ class Journal:
         for number, key in enumerate(keys):
             if key != self._key(number):
                 missing = self.store.where(self._key(number))
-                raise StorageError(f"journal segment {missing} is missing; {_MEND}")
+                raise Damaged(f"journal segment {missing} is missing; {_MEND}")
         return keys
 
     def _events(self, key: str) -> Iterator[dict[str, Any]]:
@@ -197,7 +197,7 @@ class Journal:
         try:
             events = self._checked(data)
         except (ValueError, RecursionError) as error:
-            raise StorageError(
+            raise Damaged(
                 f"journal segment {self.store.where(key)} is damaged: {_why(error)}; {_MEND}"
             ) from error
         self._before = _sha256(data)

@@ -22,9 +22,9 @@ from symbio_core.errors import (
     AlreadyExists,
     CheckpointDamaged,
     ConfigError,
+    Damaged,
     DiskTooFull,
     NotWritable,
-    StorageError,
     SwapLost,
 )
 
@@ -417,7 +417,7 @@ def _too_large(path: Path, size: int) -> NoReturn:
 
 
 def _cannot_read(path: Path | str, error: OSError) -> NoReturn:
-    raise StorageError(
+    raise Damaged(
         f"cannot read {path} ({error.strerror or error}); check its rights and the disk"
     ) from error
 

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from pydantic import Field
 
-from symbio_core.errors import StorageError, SwapLost, TurnOver
+from symbio_core.errors import Damaged, SwapLost, TurnOver
 from symbio_core.records import PhasePlan, Record
 from symbio_core.storage.canonical import parsed_json
 from symbio_core.storage.objects import read_text
@@ -156,7 +156,7 @@ class Post:
         except (ValueError, KeyError, TypeError) as error:
             where = self.store.where(f"{self.home}/{name}")
             why = " ".join(str(error).split())[:200]
-            raise StorageError(f"{where} is damaged ({why}); delete it and resume") from error
+            raise Damaged(f"{where} is damaged ({why}); delete it and resume") from error
 
     def _write(self, name: str, content: dict[str, Any], version: str | None) -> str:
         text = json.dumps(content, sort_keys=True, indent=1) + "\n"

@@ -25,6 +25,7 @@ import pandas as pd
 from symbio_core.errors import (
     CheckpointDamaged,
     ConfigError,
+    Damaged,
     StorageError,
     SwapLost,
     UnknownRun,
@@ -75,7 +76,7 @@ class RunStore:
 
         Raises:
             LeaseHeld: another process works on the run.
-            StorageError: the journal is damaged; the lease is given back.
+            Damaged: the journal is damaged; the lease is given back.
         """
         lease = Lease.take(self.store, self.run_id, ttl_s=ttl_s, take_over=take_over)
         try:
@@ -106,7 +107,7 @@ class RunStore:
 
         Raises:
             UnknownRun: there is no such run; the message lists the nearest that there are.
-            StorageError: it is damaged, and the journal holds none.
+            Damaged: it is damaged, and the journal holds none.
         """
         recorded = self._recorded_config()
         if recorded is not None:
@@ -127,7 +128,7 @@ class RunStore:
         where = self.store.where(f"{self.home}/config.json")
         try:
             content = self._parsed("config.json", read_text(self.store, f"{self.home}/config.json"))
-        except StorageError as error:
+        except Damaged as error:
             return str(error)
         if content is None:
             return f"{where} is missing"
@@ -171,7 +172,7 @@ class RunStore:
         """Return the snapshot of the state, or None before the first.
 
         Raises:
-            StorageError: it is damaged.
+            Damaged: it is damaged.
         """
         found = read_text(self.store, f"{self.home}/state.json")
         self._see_state(found)
@@ -182,7 +183,7 @@ class RunStore:
         """Return how many segments the journal had when the state was written; 0: not known."""
         try:
             content = self._parsed("state.json", read_text(self.store, f"{self.home}/state.json"))
-        except StorageError:
+        except Damaged:
             return 0
         told = (content or {}).get(_SEGMENTS)
         return told if isinstance(told, int) else 0
@@ -191,12 +192,12 @@ class RunStore:
         """See that a run without any event has never had one.
 
         Raises:
-            StorageError: its state was written after some: what they led to must not be lived over.
+            Damaged: its state was written after some: what they led to must not be lived over.
         """
         told = self.segments_told()
         if told:
             journal, state = f"{self.home}/journal", f"{self.home}/state.json"
-            raise StorageError(
+            raise Damaged(
                 f"the journal of run '{self.run_id}' is gone and had {told} segments; put back a "
                 f"copy of {self.store.where(journal)}, or delete {self.store.where(state)} to live "
                 "the run again from its start"
@@ -212,14 +213,14 @@ class RunStore:
         """Return a table that `write_metrics` wrote.
 
         Raises:
-            StorageError: it is not there, or damaged.
+            Damaged: it is not there, or damaged.
         """
         data = self.read_file(f"metrics/{name}.parquet")
         try:
             return pd.read_parquet(io.BytesIO(data))
         except (ValueError, OSError) as error:
             where = self.store.where(f"{self.home}/metrics/{name}.parquet")
-            raise StorageError(
+            raise Damaged(
                 f"{where} is damaged ({error}); `symbio report` writes it anew"
             ) from error
 
@@ -258,16 +259,16 @@ class RunStore:
         """Return hash and length (bytes) of each file for people; empty before the first.
 
         Raises:
-            StorageError: the list is damaged.
+            Damaged: the list is damaged.
         """
         content = self._parsed(LIST, read_text(self.store, f"{self.home}/{LIST}")) or {}
         where = self.store.where(f"{self.home}/{LIST}")
         try:
             listed = {str(n): (str(f["sha256"]), int(f["size"])) for n, f in content.items()}
         except (TypeError, KeyError, ValueError, OverflowError) as error:
-            raise StorageError(f"{where} is damaged; `symbio report` writes it anew") from error
+            raise Damaged(f"{where} is damaged; `symbio report` writes it anew") from error
         if not all(n.startswith(_LISTED) and is_key(f"{self.home}/{n}") for n in listed):
-            raise StorageError(f"{where} is damaged; `symbio report` writes it anew")
+            raise Damaged(f"{where} is damaged; `symbio report` writes it anew")
         return listed
 
     def _write_list(self) -> None:
@@ -277,7 +278,7 @@ class RunStore:
             self._check()
             try:
                 before = self._parsed(LIST, found) or {}
-            except StorageError:
+            except Damaged:
                 before = {}
             try:
                 data = pretty_bytes({**before, **self._listed})
@@ -295,16 +296,16 @@ class RunStore:
         """Return a file of the run, checked against the list of files if it stands there.
 
         Raises:
-            StorageError: it is not there.
+            Damaged: it is not there.
             CheckpointDamaged: it is not what was written.
         """
         where = self.store.where(f"{self.home}/{name}")
         found = self.store.read(f"{self.home}/{name}")
         if found is None:
-            raise StorageError(f"{where} is missing")
+            raise Damaged(f"{where} is missing")
         try:
             sha256, _ = self.files_listed().get(name, (None, 0))
-        except StorageError:
+        except Damaged:
             sha256 = None  # Only the list is damaged; `symbio status` says so.
         if sha256 is not None and hashlib.sha256(found.data).hexdigest() != sha256:
             raise CheckpointDamaged(
@@ -320,7 +321,7 @@ class RunStore:
     def _recorded_config(self) -> dict[str, Any] | None:
         try:
             first = self.journal.first()
-        except StorageError:
+        except Damaged:
             return None
         config = first.get("config") if first and first.get("event") == "opened" else None
         return config if isinstance(config, dict) else None
@@ -330,7 +331,7 @@ class RunStore:
             self._see_state(found)
             try:
                 content = self._parsed("state.json", found) or {}
-            except StorageError:
+            except Damaged:
                 content = {}  # It is written anew from the journal with the next event.
             try:
                 self._move_state(content, lease)
@@ -362,9 +363,9 @@ class RunStore:
         try:
             content = parsed_json(found.data)
         except ValueError as error:
-            raise StorageError(f"{where} is damaged ({error}); put back a copy of it") from error
+            raise Damaged(f"{where} is damaged ({error}); put back a copy of it") from error
         if not isinstance(content, dict):
-            raise StorageError(f"{where} is damaged (not an object); put back a copy of it")
+            raise Damaged(f"{where} is damaged (not an object); put back a copy of it")
         return content
 
 

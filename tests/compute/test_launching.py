@@ -170,6 +170,20 @@ def test_a_machine_that_the_ledger_never_heard_of_is_adopted_and_paid(
     check_ledger(launcher.ledger, server)
 
 
+def test_a_machine_that_the_ledger_took_for_refused_is_paid_when_it_is_found(
+    launcher: Launcher, provisioner: Provisioner, server: ComputeServer
+) -> None:
+    first = launcher.bring_up()
+    [attempt] = launcher.ledger.attempts
+    unheard = Ledger(attempts=(attempt.model_copy(update={"stays": ()}),))
+    mistaken = unheard.refused(first.name, "STOCKOUT")
+    assert mistaken.usd(time.time() + 3600.0) == 0.0
+    again = Launcher(provisioner, "tree", ledger=mistaken)
+    assert again.bring_up() == first
+    assert again.ledger.usd(time.time() + 3600.0) > 0.0
+    check_ledger(again.ledger, server)
+
+
 def test_a_stopped_machine_of_the_run_is_started_again(
     launcher: Launcher, provisioner: Provisioner, server: ComputeServer
 ) -> None:

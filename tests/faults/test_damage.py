@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from symbio_core import runner
 from symbio_core.cli.app import app
 from symbio_core.config import changed
-from symbio_core.errors import CheckpointDamaged, Interrupted, StorageError
+from symbio_core.errors import BucketUnreachable, CheckpointDamaged, Interrupted, StorageError
 from symbio_core.progress import clear_stop, request_stop, subscribe
 from symbio_core.records import CheckpointRef
 from symbio_core.runner import Run
@@ -397,3 +398,56 @@ def damage_all_but_the_first(run: Run) -> list[Path]:
     for path in paths:
         flip(path)
     return paths
+
+
+class Outage:
+    """The storage root is out of reach for one request: the one of the given number."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, number: int) -> None:
+        self.left = number
+        for verb in ("read", "size", "keys"):
+            patch.setattr(FolderStore, verb, self.failing(getattr(FolderStore, verb)))
+
+    def failing(self, verb: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(store: FolderStore, *args: Any) -> Any:
+            self.left -= 1
+            if self.left == 0:
+                raise BucketUnreachable("no answer for long")
+            return verb(store, *args)
+
+        return ask
+
+
+@pytest.mark.parametrize("deep", [True, False], ids=["deep", "quick"])
+def test_a_storage_out_of_reach_is_told_and_never_taken_for_damage(
+    whole: Path, deep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in itertools.count(1):
+        with monkeypatch.context() as patch:
+            outage = Outage(patch, number)
+            try:
+                found = runner.examine(str(whole), "one", deep=deep)
+            except BucketUnreachable:
+                continue
+        assert found.wrong == (), number
+        if outage.left > 0:
+            assert number > len(files_of(whole)), "every file was looked at"
+            return
+
+
+def test_a_repair_that_loses_the_storage_sets_nothing_aside(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = root / "runs/one/journal"
+    before = {path: path.read_bytes() for path in journal.iterdir()}
+    with monkeypatch.context() as patch:
+        never = Outage(patch, 10**6)
+        runner.repair(str(root), "one")
+    for number in range(1, 10**6 - never.left, 5):
+        with monkeypatch.context() as patch:
+            Outage(patch, number)
+            with pytest.raises(BucketUnreachable):
+                runner.repair(str(root), "one")
+        # A repair that got to write leaves a mark of its own behind the others.
+        assert not list(journal.glob("set-aside-*")), number
+        assert all(path.read_bytes() == data for path, data in before.items()), number

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from symbio_core.config import RunConfig, changed
 from symbio_core.profiles import smoke
 from symbio_core.streams import generator
+
+settings.register_profile("symbio", settings.default, deadline=None)
+settings.load_profile("symbio")
+"""A busy machine fails no property; in CI hypothesis draws the same examples every time."""
 
 TEXT = (
     "the river moon walks over old stone and sings to a small bird while rain falls on green "

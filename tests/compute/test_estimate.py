@@ -74,7 +74,7 @@ def test_a_cap_on_seconds_ends_the_estimate_too() -> None:
     assert any("max_seconds" in note for note in found.notes)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 10**7), st.integers(1, 10**7), st.floats(1.0, 1e7))
 def test_more_steps_never_cost_less(one: int, other: int, rate: float) -> None:
     few, many = sorted([one, other])

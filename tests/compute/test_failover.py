@@ -6,7 +6,6 @@ from collections import Counter
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from symbio_core.compute.failover import (
@@ -145,7 +144,6 @@ CODES = st.sampled_from(
 )
 
 
-@hypothesis_settings(deadline=None)
 @given(
     st.lists(CODES, min_size=1, max_size=60),
     st.integers(1, 4),

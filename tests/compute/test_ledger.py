@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from symbio_core.compute.ledger import SHUTDOWN_S, Ledger, MachineAttempt
@@ -99,7 +99,6 @@ def test_a_first_machine_needs_money_for_its_minute_and_its_shutdown() -> None:
 STAYS = st.lists(st.tuples(st.floats(0.0, 5000.0), st.floats(0.0, 5000.0)), max_size=4)
 
 
-@settings(deadline=None)
 @given(STAYS, st.floats(0.001, 1.0), st.floats(10.0, 300.0), st.floats(0.0, 300.0))
 def test_a_run_that_asks_in_time_never_passes_the_cap(
     past: list[tuple[float, float]], cap_usd: float, look_s: float, shutdown_s: float
@@ -123,7 +122,6 @@ def test_a_run_that_asks_in_time_never_passes_the_cap(
     assert ledger.usd(now + 1e6) <= cap_usd + 1e-9
 
 
-@settings(deadline=None)
 @given(st.floats(0.01, 5.0), st.floats(0.0, 20_000.0), st.floats(0.0, 300.0))
 def test_a_machine_that_works_for_the_seconds_left_keeps_the_cap(
     cap_usd: float, ran_s: float, shutdown_s: float

@@ -12,9 +12,11 @@ from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_HOME,
     PREFECT_SERVER_DATABASE_CONNECTION_URL,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
 
+from deployments.server import START_S
 from deployments.surroundings import database_url
 
 
@@ -28,7 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     home = tmp_path_factory.mktemp("prefect")
-    own = {PREFECT_HOME: home, PREFECT_SERVER_DATABASE_CONNECTION_URL: database_url(home)}
+    own = {
+        PREFECT_HOME: home,
+        PREFECT_SERVER_DATABASE_CONNECTION_URL: database_url(home),
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: int(START_S),
+    }
     with (
         temporary_settings(own),
         SubprocessASGIServer() as server,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, TypeVar
 
-from symbio_core import runner
+from symbio_core import __version__, runner
 from symbio_core.config import RunConfig, changed
 from symbio_core.errors import ConfigError
 from symbio_core.records import Confirmation, Generation
@@ -172,10 +174,31 @@ def heading(bench: str, config: RunConfig, jobs: int) -> dict[str, Any]:
     return {
         "bench": bench,
         "date": datetime.now(UTC).date().isoformat(),
+        "code": _code(),
         "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "jobs": jobs},
         "model": model_in_words(config),
         "config": placeless(config),
     }
+
+
+def _code() -> dict[str, str]:
+    """Return what was measured: versions and, in a checkout, the commit ("-dirty" if changed)."""
+    found = {"symbio": __version__, "torch": version("torch"), "python": platform.python_version()}
+    # Where the package lies installed inside somebody's repository, that commit says nothing.
+    if not _git("ls-files", Path(__file__).name):
+        return found
+    return found | {"commit": _git("describe", "--always", "--dirty", "--exclude", "*")}
+
+
+def _git(*words: str) -> str:
+    here = Path(__file__).parent
+    try:
+        told = subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return told.stdout.strip()
 
 
 def placeless(config: RunConfig) -> dict[str, Any]:

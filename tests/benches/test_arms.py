@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.table import Table
 
 from symbio_core import benches
@@ -42,6 +44,14 @@ def test_figures_tell_the_settings_but_no_folder_of_the_machine(corpus: str, tol
     assert settings["data"]["corpus"] == told
     assert settings["seed"] == config.seed
     assert "root" not in settings["storage"]
+
+
+def test_figures_tell_which_code_they_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = arms.heading("any", smoke(), 1)["code"]
+    assert told["torch"] == torch.__version__
+    assert re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?", told["commit"])
+    monkeypatch.setenv("PATH", "")
+    assert "commit" not in arms.heading("any", smoke(), 1)["code"]
 
 
 @pytest.mark.parametrize("file", FIGURES, ids=lambda file: file.stem)

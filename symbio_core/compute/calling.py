@@ -10,9 +10,11 @@ from typing import TypeVar
 T = TypeVar("T")
 PASSING = (408, 429, 500, 502, 503, 504)
 """HTTP answers that pass by themselves."""
+TOO_FAST = ("rateLimitExceeded", "userRateLimitExceeded")
+"""Reasons that pass as well; the Compute API gives them with 429 or with 403."""
 UNSURE = {
-    "TIMEOUT", "network", "401", "rateLimitExceeded", "userRateLimitExceeded", "backendError",
-    "internalError", *(str(status) for status in PASSING),
+    "TIMEOUT", "network", "401", "backendError", "internalError", *TOO_FAST,
+    *(str(status) for status in PASSING),
 }  # fmt: skip
 """Codes after which a change may have happened all the same."""
 
@@ -60,7 +62,7 @@ def passes(error: Exception) -> bool:
     """Say whether an error may be gone at the next try: a busy service, a lost connection."""
     status = status_of(error)
     if status is not None:
-        return status in PASSING
+        return status in PASSING or reason_of(error) in TOO_FAST
     # requests' errors are OSErrors; google-auth wraps them in one of its own.
     return isinstance(error, OSError) or type(error).__name__ == "TransportError"
 

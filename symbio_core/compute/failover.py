@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from symbio_core.compute.calling import is_final
 from symbio_core.config import GceSettings
 from symbio_core.errors import CloudRefused
 from symbio_core.records import Record
@@ -26,6 +27,8 @@ PROJECT_CODES = (*ACCESS_CODES, *OFF_CODES, "VPC_NOT_FOUND", "IMAGE_NOT_FOUND")
 """Refusals that another zone or region would repeat."""
 QUOTA_CODES = ("QUOTA_EXCEEDED", "quotaExceeded")
 GLOBAL_QUOTA = "GPUS_ALL_REGIONS"
+EVERYWHERE = re.compile(r"_ALL_REGIONS\b|\bglobally\b")
+"""How the message of a quota tells that no other region helps."""
 PREEMPTED = "PREEMPTED"
 """Code of a machine that was granted and taken back."""
 GPUS = {
@@ -131,7 +134,7 @@ def scope_of(code: str, message: str) -> Scope:
         SkyPilot, `sky/backends/cloud_vm_ray_backend.py`, `_gcp_handler`; what blocks the whole
         cloud there blocks the project here, which is all that a run has.
     """
-    if GLOBAL_QUOTA in message or code in PROJECT_CODES:
+    if code in PROJECT_CODES or (code in QUOTA_CODES and EVERYWHERE.search(message)):
         return "project"
     if "disk size" in message.lower() and "smaller" in message.lower():
         return "project"
@@ -151,7 +154,7 @@ def refusal(
         status: HTTP status, where the request itself was refused.
     """
     scope = scope_of(code, message)
-    if status == 403 and code not in ("quotaExceeded", "rateLimitExceeded"):
+    if status == 403 and code not in QUOTA_CODES and is_final(code):
         scope = "project"
     where = f" in {zone}" if zone and scope != "project" else ""
     text = " ".join(message.split())
@@ -201,10 +204,10 @@ def _best(places: list[_Known], failures: Sequence[Failure], now_s: float) -> Tr
 def _what_to_mend(settings: GceSettings, failure: Failure) -> str:
     project = settings.project
     quotas = f"https://console.cloud.google.com/iam-admin/quotas?project={project}"
-    if GLOBAL_QUOTA in failure.message:
+    if failure.code in QUOTA_CODES:
         return (
-            f"project {project} may use no further GPU in any region; ask for {GLOBAL_QUOTA} of at "
-            f"least 1 at {quotas}"
+            f"project {project} is at a limit that holds for all regions; ask for "
+            f"{_wanted(settings, failure)} at {quotas}"
         )
     if failure.code in OFF_CODES:
         return (
@@ -234,13 +237,10 @@ def _nowhere(settings: GceSettings, failures: Sequence[Failure]) -> str:
     advice = []
     short = [failure for failure in failures if failure.scope == "region"]
     for spot in dict.fromkeys(failure.place.spot for failure in short):
-        regions = dict.fromkeys(region_of(f.place.zone) for f in short if f.place.spot == spot)
-        named = re.search(
-            r"[Qq]uota '(\w+)'", next(f for f in short if f.place.spot == spot).message
-        )
-        metric = named[1] if named else gpu_quota(settings.machine_type, spot=spot) or "its quota"
+        alike = [failure for failure in short if failure.place.spot == spot]
+        regions = dict.fromkeys(region_of(failure.place.zone) for failure in alike)
         advice.append(
-            f"ask for {metric} of at least 1 in {' or '.join(regions)} at "
+            f"ask for {_wanted(settings, alike[0])} in {' or '.join(regions)} at "
             f"https://console.cloud.google.com/iam-admin/quotas?project={settings.project}"
         )
     if len(short) < len(failures):
@@ -255,6 +255,18 @@ def _nowhere(settings: GceSettings, failures: Sequence[Failure]) -> str:
         f"no {settings.machine_type} to be had at {price} in {tried} (last: {last}); "
         + ", or ".join(advice)
     )
+
+
+def _wanted(settings: GceSettings, failure: Failure) -> str:
+    """Return the quota that a failure speaks of, and how much of it a machine needs."""
+    named = re.search(r"[Qq]uota '(\w+)'", failure.message)
+    own = gpu_quota(settings.machine_type, spot=failure.place.spot)
+    metric = named[1] if named else own or "its quota"
+    limit = re.search(r"Limit: (\d+)", failure.message)
+    # The name of a machine ends with its CPUs.
+    cpus = re.search(r"-(\d+)$", settings.machine_type)
+    need = int(cpus[1]) if cpus and "CPUS" in metric else 1
+    return f"{metric} of at least {int(limit[1] if limit else 0) + need}"
 
 
 def _first_line(text: str) -> str:

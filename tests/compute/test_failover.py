@@ -106,6 +106,11 @@ def test_a_spot_quota_does_not_close_the_region_at_full_price() -> None:
             "ask for GPUS_ALL_REGIONS of at least 1 at https://console.cloud.google.com/"
             "iam-admin/quotas?project=my-project",
         ),
+        (
+            "QUOTA_EXCEEDED",
+            "Quota 'CPUS_ALL_REGIONS' exceeded.  Limit: 12.0 globally.",
+            "ask for CPUS_ALL_REGIONS of at least 16 at https://console.cloud.google.com/",
+        ),
         ("forbidden", "Required 'compute.instances.create'", "roles/compute.instanceAdmin.v1"),
         ("accessNotConfigured", "not used before", "gcloud services enable compute.googleapis.com"),
         ("VPC_NOT_FOUND", "no default network", "compute.gce.access.network"),
@@ -131,6 +136,14 @@ def test_full_quotas_everywhere_stop_with_their_names_and_regions() -> None:
     assert isinstance(decision, GiveUp)
     wanted = "PREEMPTIBLE_NVIDIA_L4_GPUS of at least 1 in us-central1 or us-east1 or europe-west4"
     assert wanted in decision.reason
+
+
+def test_a_quota_on_cpus_is_to_grow_by_those_of_a_machine() -> None:
+    one = settings(zones=("us-central1-a",), machine_type="g2-standard-8")
+    message = "Quota 'CPUS' exceeded.  Limit: 24.0 in region us-central1."
+    decision = next_place(one, [refused("us-central1-a", "QUOTA_EXCEEDED", message=message)], 0.0)
+    assert isinstance(decision, GiveUp)
+    assert "ask for CPUS of at least 32 in us-central1 at" in decision.reason
 
 
 def test_a_machine_names_the_quota_it_draws_on() -> None:

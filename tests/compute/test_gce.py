@@ -120,6 +120,18 @@ def test_a_launch_survives_what_passes(
     assert len({call["query"]["requestId"] for call in inserts}) == 1
 
 
+@pytest.mark.parametrize("reason", ["rateLimitExceeded", "userRateLimitExceeded"])
+def test_a_rate_limit_told_as_forbidden_passes_too(
+    reason: str, server: ComputeServer, provisioner: Provisioner
+) -> None:
+    server.fail("insert", 403, reason=reason, count=2)
+    assert provisioner.launch(order()).status == "RUNNING"
+    server.fail("get", 403, reason=reason, count=HASTY.tries)
+    with pytest.raises(CloudRefused, match=reason) as error:
+        provisioner.get("us-central1-a", "any")
+    assert error.value.scope == "zone", "another minute helps, so the run does not end for it"
+
+
 def test_a_lost_reply_to_a_deletion_is_a_deletion(
     server: ComputeServer, provisioner: Provisioner
 ) -> None:

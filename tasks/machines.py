@@ -29,7 +29,8 @@ def machine_of(root: str, run_id: str) -> RunMachine | None:
     run = run_at(root, run_id)
     if run.config.compute.kind != "gce":
         return None
-    if (root, run_id) not in _machines:
+    kept = _machines.get((root, run_id))
+    if kept is None or kept.is_called_off:
         _machines[root, run_id] = RunMachine(
             run_id,
             run.config,
@@ -70,16 +71,18 @@ async def remove_machine(root: str, run_id: str) -> None:
 )
 async def _remove_machine(root: str, run_id: str) -> None:
     run = run_at(root, run_id)
+    # A thread of this process may be launching it at this moment: that has to end first.
+    machine = _machines.get((root, run_id)) or machine_of(root, run_id)
+    assert machine is not None
+    machine.call_off()
     try:
         await in_thread(run.claim)
     except (LeaseHeld, LeaseLost) as taken:
         # Another parent keeps the run by now, and the machine is that one's.
         get_run_logger().warning(f"machines are left alone: {taken}")
         return
-    machine = machine_of(root, run_id)
-    assert machine is not None
     ledger = await asyncio.to_thread(machine.remove)
-    del _machines[root, run_id]
+    _machines.pop((root, run_id), None)
     ended = max((s.ended or s.started for a in ledger.attempts for s in a.stays), default=0.0)
     get_run_logger().info(
         f"{len(ledger.attempts)} machines, {ledger.seconds(ended):.0f} s, ${ledger.usd(ended):.2f}"

@@ -23,6 +23,10 @@ def _quiet(_: object) -> None:
     """Tell nobody."""
 
 
+def _wanted() -> None:
+    """Want the machine, whatever happens."""
+
+
 @dataclass
 class Launcher:
     """Sees to it that a run has one machine, and that the ledger knows of each it ever had."""
@@ -44,6 +48,8 @@ class Launcher:
     """Keeps the failures, so that a parent that starts again counts on from them."""
     say: Callable[[str], None] = _quiet
     """Told in a sentence what happens."""
+    heed: Callable[[], None] = _wanted
+    """Asked before each order and each start; raises where no machine is wanted any more."""
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
 
@@ -67,6 +73,7 @@ class Launcher:
             if decision.wait_s > 0.0:
                 self.say(f"{decision.place.zone} rests for another {decision.wait_s:.0f} s")
                 self.sleep(decision.wait_s)
+            self.heed()
             machine = self._launched(decision.place)
             if machine is not None:
                 return machine
@@ -92,8 +99,11 @@ class Launcher:
 
     def remove_all(self) -> None:
         """Delete every machine of the run, and settle the ledger."""
-        for machine in self.provisioner.find(self.run_id):
-            self.provisioner.delete(machine)
+        found = {(one.zone, one.name) for one in self.provisioner.find(self.run_id)}
+        # What was ordered a moment ago may be on no list yet.
+        ordered = {(one.zone, one.name) for one in self.ledger.attempts if not one.is_over}
+        for zone, name in sorted(found | ordered):
+            self.provisioner.delete_by_name(zone, name)
         self.settle()
 
     def _asked(self, one: MachineAttempt) -> Ledger:
@@ -119,6 +129,7 @@ class Launcher:
         if plan.keep is None:
             return None
         self._adopt(plan.keep)
+        self.heed()
         try:
             if plan.action == "start":
                 self.say(f"starting {plan.keep.name} in {plan.keep.zone} again")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from symbio_core import progress
 from symbio_core.compute.archive import address, packed
 from symbio_core.compute.calling import Patience
 from symbio_core.compute.gce import Provisioner
@@ -16,7 +19,7 @@ from symbio_core.compute.ledger import SHUTDOWN_S, Ledger
 from symbio_core.compute.machines import Machine, owned_by
 from symbio_core.compute.secret_manager import SecretKeeper
 from symbio_core.config import RunConfig
-from symbio_core.errors import CloudRefused, ConfigError
+from symbio_core.errors import CloudRefused, ConfigError, Interrupted
 from symbio_core.runner.accounts import (
     read_failures,
     read_ledger,
@@ -28,6 +31,8 @@ from symbio_core.storage.machine_notes import MachineNote, read_note
 
 LOOK_S = 10.0
 """The service is asked about the machine this often (s); its own word comes with every pulse."""
+HEED_S = 0.5
+"""A wait for the service, or for a zone, hears within this time that the run is to stop (s)."""
 WIND_DOWN_S = 120.0
 """What a phase may take to come to a good end before the money is gone (s)."""
 STARTUP = Path("deployments/vm/startup.sh")
@@ -69,11 +74,13 @@ class RunMachine:
         self.api_url = config.compute.elsewhere.prefect_api_url or api_url
         self.project = project or Path.cwd()
         self.say = say
-        self.patience = patience
+        self.patience = patience or Patience()
         self.account = account or (lambda ledger: None)
         self.secrets = passed_on(config, os.environ if secrets is None else secrets)
         self.machine: Machine | None = None
         self.doomed: set[str] = set()
+        self._called_off = threading.Event()
+        self._moving = threading.Lock()
         self._ignored_boot = ""
         self._note: MachineNote | None = None
         self._up_at = self._heard_at = self._looked_at = 0.0
@@ -103,7 +110,7 @@ class RunMachine:
         metadata = attributes(self.config, self.run_id, code, self.api_url)
         metadata |= {f"symbio-secret-{name}": keeper.name(name) for name in self.secrets}
         return Launcher(
-            keeper.provisioner,
+            self._provisioner(replace(self.patience, sleep=self._rest)),
             self.run_id,
             startup_script=(self.project / STARTUP).read_text(encoding="utf-8"),
             metadata=metadata,
@@ -113,13 +120,18 @@ class RunMachine:
             remember=self._remember,
             remember_failures=lambda some: write_failures(self.store, self.run_id, some),
             say=self.say,
+            heed=self._heed,
+            sleep=self._rest,
         )
 
     @cached_property
     def keeper(self) -> SecretKeeper:
         """What passes the operator's secrets on to the machine."""
+        return SecretKeeper(self._provisioner(self.patience), self.run_id)
+
+    def _provisioner(self, patience: Patience) -> Provisioner:
         owned = owned_by(self.config.storage.root, self.config.compute.gce)
-        return SecretKeeper(Provisioner(owned, patience=self.patience), self.run_id)
+        return Provisioner(owned, patience=patience)
 
     def up(self) -> Machine:
         """Return the run's machine, running: the one it has, or one from the next place.
@@ -128,7 +140,15 @@ class RunMachine:
             NoCapacity: every place was tried; the message says what to ask for and where.
             PriceCapReached: the cap leaves no money for a machine.
             CloudRefused: the service could not be reached.
+            Interrupted: somebody asked the run to stop, or called this off. A machine that was
+                ordered may still come; `remove` finds it.
         """
+        # A thread in here cannot be cancelled: `remove` calls it off, and waits until it is out.
+        with self._moving:
+            return self._up()
+
+    def _up(self) -> Machine:
+        self._heed()
         launcher = self.launcher
         for name, value in self.secrets.items():
             self.keeper.keep(name, value)
@@ -182,12 +202,26 @@ class RunMachine:
         """Say whether the machine has to go now to stay below the cap on dollars."""
         return not self._may_go_on(SHUTDOWN_S)
 
+    def call_off(self) -> None:
+        """Launch nothing from now on; what is being launched is left to `remove`."""
+        self._called_off.set()
+
+    @property
+    def is_called_off(self) -> bool:
+        """Whether it launches nothing any more."""
+        return self._called_off.is_set()
+
     def remove(self) -> Ledger:
-        """Delete every machine of the run and its secrets, and return what they have cost."""
-        launcher = self.__dict__.get("launcher") or self._remover()
-        launcher.remove_all()
-        self.machine = None
-        self.keeper.remove_all()
+        """Delete every machine of the run and its secrets, and return what they have cost.
+
+        It is called off by that, and one that is being launched in another thread is waited for.
+        """
+        self.call_off()
+        with self._moving:
+            launcher = self._remover()
+            launcher.remove_all()
+            self.machine = None
+            self.keeper.remove_all()
         # Also what was changed by hand meanwhile: the report tells the ledger's figures.
         self.account(launcher.ledger)
         return launcher.ledger
@@ -203,6 +237,17 @@ class RunMachine:
             remember=self._remember,
             say=self.say,
         )
+
+    def _heed(self) -> None:
+        if self.is_called_off or progress.stop_requested():
+            raise Interrupted("stopped on request")
+
+    def _rest(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        self._heed()
+        while (left := until - time.monotonic()) > 0.0:
+            self._called_off.wait(min(left, HEED_S))
+            self._heed()
 
     def _remember(self, ledger: Ledger) -> None:
         write_ledger(self.store, self.run_id, ledger)

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from deployments.surroundings import PROJECT
 from deployments.vm.watchdog import is_alive
 from symbio_core import progress, runner
 from symbio_core.config import changed
-from symbio_core.errors import LeaseLost
+from symbio_core.errors import Interrupted, LeaseLost
 from symbio_core.runner import Run
 from symbio_core.runner.accounts import enter_costs, read_failures, read_ledger
 from symbio_core.runner.elsewhere import sit
@@ -155,6 +156,39 @@ def test_a_parent_that_lost_the_run_to_another_orders_no_machine(place: Place) -
         parent.up()
     assert "insert" not in place.gce.methods_called()
     other.release()
+
+
+def test_a_machine_that_is_being_launched_when_the_run_is_removed_never_comes(
+    place: Place,
+) -> None:
+    place.gce.world.timings.provision_s = 2.0
+    parent = place.parent()
+    with ThreadPoolExecutor(1) as another:
+        launch = another.submit(parent.up)
+        until(lambda: place.gce.world.vms, 20.0)
+        ledger = parent.remove()
+        assert launch.done(), "nothing is ordered after the removal"
+        with pytest.raises(Interrupted):
+            launch.result()
+    assert place.gce.world.vms == {}
+    assert place.gce.methods_called().count("insert") == 1
+    assert [one.is_over for one in ledger.attempts] == [True]
+    with pytest.raises(Interrupted):
+        parent.up()
+
+
+def test_a_run_that_is_stopped_while_its_zones_rest_orders_nothing_more(place: Place) -> None:
+    place.run.config = changed(place.run.config, {"compute.gce.retry_after_s": 20.0})
+    place.gce.world.stockouts = {("us-central1-a", True), ("us-central1-b", True)}
+    parent = place.parent()
+    with ThreadPoolExecutor(1) as another:
+        launch = another.submit(parent.up)
+        until(lambda: any("rests for another" in line for line in place.said), 20.0)
+        progress.request_stop()
+        with pytest.raises(Interrupted):
+            launch.result(10.0)
+    assert place.gce.methods_called().count("insert") == 2
+    assert parent.remove().usd(time.time()) == 0.0
 
 
 def test_the_operators_key_reaches_the_worker_and_is_seen_nowhere_else(place: Place) -> None:

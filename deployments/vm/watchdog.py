@@ -36,6 +36,8 @@ PHASE_PID = "SYMBIO_PHASE_PID"
 SAVE_S = 25.0
 """What a phase may take to save when the machine has to end (s)."""
 WORKER = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "symbio-gpu"]
+RETURN_S = 120.0
+"""A parent whose lease ran out gets at least this long to come back (s)."""
 WORKER_TRIES = 5
 """Times a worker that dies is started again."""
 
@@ -94,6 +96,7 @@ class Watchdog:
         self.worker: subprocess.Popen[bytes] | None = None
         self.beats = 0
         self.boot = uuid.uuid4().hex[:8]
+        self.booted = datetime.now(UTC)
 
     def keep(self) -> None:
         """Keep the worker running until there is a reason to end, then end the machine."""
@@ -166,12 +169,13 @@ class Watchdog:
                 self.end_because("no parent holds the run's lease any more")
 
     def _is_forsaken(self) -> bool:
-        # A parent that comes back finds its lease expired, so it gets a while to do so.
+        # A parent that comes back finds its lease expired, so it gets a while to do so; and whoever
+        # started this machine by hand gets as long to start a parent.
         lease = parsed(self.store.read(lease_key(self.run_id)))
         if lease is None:
             return False
-        late = datetime.now(UTC) - lease.expires
-        return late > max(5 * (lease.expires - lease.renewed), timedelta(minutes=2))
+        late = datetime.now(UTC) - max(lease.expires, self.booted)
+        return late > max(5 * (lease.expires - lease.renewed), timedelta(seconds=RETURN_S))
 
     def _note(self, state: Literal["up", "ending"]) -> None:
         self.beats += 1

@@ -34,6 +34,7 @@ import sys
 from pathlib import Path
 from deployments.vm import watchdog
 watchdog.WORKER = [sys.executable, "-c", {worker!r}]
+watchdog.RETURN_S = {return_s}
 watchdog.Watchdog(Path.cwd()).keep()
 """
 PHASE = """
@@ -114,9 +115,14 @@ class Guarded:
         self.name = machine_name("tree", 1, "symbio")
 
     def boot(
-        self, worker: str, *, at_end: Literal["delete", "stop"] = "delete", idle_s: float = 600.0
+        self,
+        worker: str,
+        *,
+        at_end: Literal["delete", "stop"] = "delete",
+        idle_s: float = 600.0,
+        return_s: float = 120.0,
     ) -> Machine:
-        watch = WATCH.format(worker=worker)
+        watch = WATCH.format(worker=worker, return_s=return_s)
         script = f"#!/bin/bash\nPYTHONPATH={PROJECT} exec {sys.executable} - <<'END'\n{watch}\nEND"
         order = Order(
             run_id="tree",
@@ -169,6 +175,20 @@ def ending(guarded: Guarded) -> str:
     return note.why
 
 
+def leave_lease(guarded: Guarded, *, ttl_s: float) -> None:
+    """Leave a lease as a parent does that died an hour ago."""
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    lease = LeaseFile(
+        epoch=1,
+        holder=Holder(host="laptop", pid=1, nonce="gone"),
+        since=an_hour_ago,
+        renewed=an_hour_ago,
+        expires=an_hour_ago + timedelta(seconds=ttl_s),
+    )
+    data = lease.model_dump_json().encode()
+    open_store(guarded.root).swap(lease_key("tree"), data, None)
+
+
 def test_a_machine_that_is_taken_back_has_its_phase_saved_first(guarded: Guarded) -> None:
     machine = guarded.boot(WORKER, at_end="stop")
     until(lambda: guarded.file(machine, "phase.pid").exists())
@@ -197,20 +217,19 @@ def test_a_machine_whose_run_is_over_removes_itself(guarded: Guarded) -> None:
 def test_a_machine_that_no_parent_holds_any_more_removes_itself(guarded: Guarded) -> None:
     # The other two layers are broken: the service keeps no cap, no parent lives, nobody sweeps.
     guarded.server.world.keeps_caps = False
-    guarded.boot(IDLE)
-    until(guarded.note)
-    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
-    lease = LeaseFile(
-        epoch=1,
-        holder=Holder(host="laptop", pid=1, nonce="gone"),
-        since=an_hour_ago,
-        renewed=an_hour_ago,
-        expires=an_hour_ago + timedelta(seconds=60),
-    )
-    data = lease.model_dump_json().encode()
-    open_store(guarded.root).swap(lease_key("tree"), data, None)
+    leave_lease(guarded, ttl_s=0.1)
+    guarded.boot(IDLE, return_s=0.5)
     assert "no parent" in ending(guarded)
     until(lambda: guarded.status() == "gone")
+
+
+def test_a_machine_that_was_started_by_hand_waits_for_a_parent(guarded: Guarded) -> None:
+    leave_lease(guarded, ttl_s=60.0)
+    guarded.boot(IDLE)
+    until(lambda: (note := guarded.note()) and (note.beat > 5 or note.state == "ending"))
+    note = guarded.note()
+    assert note is not None
+    assert (note.state, note.why) == ("up", "")
 
 
 def test_a_machine_whose_worker_keeps_dying_removes_itself(guarded: Guarded) -> None:

@@ -100,6 +100,9 @@ def machine_of(instance: Any) -> Machine:
         image=items.get("symbio-image", ""),
         created=_seconds(instance.creation_timestamp),
         started=_seconds(instance.last_start_timestamp),
+        stopped=_seconds(instance.last_stop_timestamp),
+        max_run_s=int(instance.scheduling.max_run_duration.seconds) or None,
+        attributes={key: value for key, value in items.items() if key.startswith("symbio-")},
         address=interfaces[0].network_i_p if interfaces else "",
     )
 

@@ -6,13 +6,14 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from symbio_core.compute.calling import is_final
-from symbio_core.compute.failover import Failure, GiveUp, Place, next_place
+from symbio_core.compute.failover import Failure, GiveUp, Place, kinds, next_place
 from symbio_core.compute.gce import Provisioner
 from symbio_core.compute.ledger import SHUTDOWN_S, Ledger, MachineAttempt
-from symbio_core.compute.machines import Machine, Order, machine_name, reuse
-from symbio_core.compute.prices import price
+from symbio_core.compute.machines import Machine, Order, Stay, machine_name, reuse
+from symbio_core.compute.prices import Price, price
 from symbio_core.errors import CloudRefused, NoCapacity, PriceCapReached
 
 EARLIER_S = 60.0
@@ -62,10 +63,14 @@ class Launcher:
         Raises:
             NoCapacity: every place was tried; the message says what to ask for and where.
             PriceCapReached: the cap leaves no money for a machine.
+            PriceUnknown: what a machine costs is not known for every zone.
             CloudRefused: the service could not be reached.
         """
+        settings = self.provisioner.settings
+        for zone, spot in product(settings.zones, kinds(settings)):
+            price(settings, zone, spot=spot)  # Told now, not once the search comes there.
         while (found := self._reused(doomed)) is None:
-            decision = next_place(self.provisioner.settings, self.failures, self.clock())
+            decision = next_place(settings, self.failures, self.clock())
             if isinstance(decision, GiveUp):
                 # Whoever reads that and starts the run again wants every place tried anew.
                 self.forget_failures()
@@ -110,14 +115,14 @@ class Launcher:
         stays = self.provisioner.stays(one.zone, one.name)
         machine = self.provisioner.get(one.zone, one.name)
         if machine is not None:
+            if machine.is_asleep:
+                # Also where an operation of a kind that nobody knew ended it.
+                stays = _ended(stays, machine.stopped or self.clock(), machine.status)
             return self.ledger.told(one.name, stays)
         if not stays:
             return self.ledger.refused(one.name, one.refused or "never granted")
-        if stays[-1].ended is None:
-            # Gone, and nothing says since when.
-            gone = stays[-1].model_copy(update={"ended": self.clock(), "why": "gone"})
-            stays = (*stays[:-1], gone)
-        return self.ledger.told(one.name, stays, is_over=True)
+        # If nothing says since when it is gone, it is since now.
+        return self.ledger.told(one.name, _ended(stays, self.clock(), "gone"), is_over=True)
 
     def _reused(self, doomed: Collection[str]) -> Machine | None:
         """Return a machine that the run already has, running; remove those beyond one."""
@@ -129,6 +134,11 @@ class Launcher:
         if plan.keep is None:
             return None
         self._adopt(plan.keep)
+        self.settle()
+        if plan.action == "start" and not self._is_affordable(plan.keep):
+            self.say(f"removing {plan.keep.name}: it may run for longer than the money lasts")
+            self._drop(plan.keep)
+            return None
         self.heed()
         try:
             if plan.action == "start":
@@ -138,21 +148,43 @@ class Launcher:
                 kept = self.provisioner.until_running(plan.keep)
         except CloudRefused as error:
             self._failed(error, Place(zone=plan.keep.zone, spot=plan.keep.spot))
-            # Its disk holds nothing that the bucket does not; a fresh machine goes anywhere.
-            self.provisioner.delete(plan.keep)
-            self.settle()
+            self._drop(plan.keep)
             return None
         self.settle()
         return kept
+
+    def _drop(self, machine: Machine) -> None:
+        # Its disk holds nothing that the bucket does not; a fresh machine goes anywhere.
+        self.provisioner.delete(machine)
+        self.settle()
+
+    def _is_affordable(self, machine: Machine) -> bool:
+        """Say whether a start leaves the cap whole even if nobody but the service ends it."""
+        cost = price(self.provisioner.settings, machine.zone, spot=machine.spot)
+        longest_s = self._longest_s(cost)
+        return math.isinf(longest_s) or (machine.max_run_s or math.inf) <= longest_s
+
+    def _longest_s(self, cost: Price) -> float:
+        """Return when the service has to end a machine that begins now (s)."""
+        left_s = self.ledger.seconds_left(self.cap_usd, self.clock(), cost)
+        return left_s + SHUTDOWN_S - EARLIER_S if left_s > 0.0 else 0.0
 
     def _at_rest(self, doomed: Collection[str]) -> tuple[Machine, ...]:
         """Return the run's machines once none of them is on its way out."""
         for machine in self.provisioner.find(self.run_id):
             if machine.name in doomed:
                 self.provisioner.delete(machine)
+            elif self._is_outdated(machine):
+                self.say(f"removing {machine.name}: it was started with other code or settings")
+                self.provisioner.delete(machine)
             elif machine.status == "STOPPING":
                 self.provisioner.until_stopped(machine)
         return self.provisioner.find(self.run_id)
+
+    def _is_outdated(self, machine: Machine) -> bool:
+        """Say whether a machine was told something else than one launched now would be."""
+        told = machine.attributes
+        return any(told.get(key, "") != value for key, value in self.metadata.items())
 
     def _launched(self, place: Place) -> Machine | None:
         attempt, max_run_s = self._attempt(place)
@@ -194,8 +226,8 @@ class Launcher:
         settings = self.provisioner.settings
         cost = price(settings, place.zone, spot=place.spot)
         now = self.clock()
-        left_s = self.ledger.seconds_left(self.cap_usd, now, cost)
-        if left_s <= 0.0:
+        longest_s = self._longest_s(cost)
+        if not longest_s:
             spent = self.ledger.usd(now)
             raise PriceCapReached(
                 f"${spent:.2f} of the cap of ${self.cap_usd:.2f} are spent and the rest pays for "
@@ -209,7 +241,7 @@ class Launcher:
             price=cost,
             ordered=now,
         )
-        return attempt, None if math.isinf(left_s) else int(left_s + SHUTDOWN_S - EARLIER_S)
+        return attempt, None if math.isinf(longest_s) else int(longest_s)
 
     def _adopt(self, machine: Machine) -> None:
         """Enter a machine that the ledger does not know, or takes for refused: it costs."""
@@ -241,3 +273,10 @@ class Launcher:
         if ledger != self.ledger:
             self.ledger = ledger
             self.remember(ledger)
+
+
+def _ended(stays: tuple[Stay, ...], at: float, why: str) -> tuple[Stay, ...]:
+    """Return the stays with an end of the last one, where it has none yet."""
+    if not stays or stays[-1].ended is not None:
+        return stays
+    return (*stays[:-1], stays[-1].model_copy(update={"ended": at, "why": why}))

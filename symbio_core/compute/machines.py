@@ -60,6 +60,12 @@ class Machine(Record):
     """When it was ordered (Unix seconds)."""
     started: float | None = None
     """When it last began to run (Unix seconds)."""
+    stopped: float | None = None
+    """When it last stopped (Unix seconds)."""
+    max_run_s: int | None = None
+    """After this long the service itself ends it, counted from each start (s)."""
+    attributes: dict[str, str] = Field(default_factory=dict)
+    """What it was told through its metadata, by keys that begin with `symbio-`."""
     address: str = ""
     """Its address inside the network."""
 

@@ -149,6 +149,6 @@ def price(settings: GceSettings, zone: str, *, spot: bool) -> Price:
     known = ", ".join(sorted({row.region for row in table.machines if row.machine_type == machine}))
     raise PriceUnknown(
         f"the price table of {table.dated} has no {machine} in {region} (it has it in: "
-        f"{known or 'no region'}); set compute.gce.usd_per_hour, or name a table of your own in "
-        "compute.gce.prices"
+        f"{known or 'no region'}); set compute.gce.usd_per_hour, name a table of your own in "
+        "compute.gce.prices, or leave the region out of compute.gce.zones"
     )

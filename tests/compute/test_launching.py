@@ -14,7 +14,7 @@ from symbio_core.compute.launching import Launcher
 from symbio_core.compute.ledger import Ledger
 from symbio_core.compute.machines import Machine, machine_name, reuse
 from symbio_core.config import GceSettings
-from symbio_core.errors import NoCapacity, PriceCapReached
+from symbio_core.errors import NoCapacity, PriceCapReached, PriceUnknown
 from tests.cloud.compute_server import ComputeServer
 from tests.compute.conftest import HASTY, order, until
 
@@ -207,6 +207,64 @@ def test_a_stopped_machine_whose_zone_is_full_is_replaced_elsewhere(
     check_ledger(launcher.ledger, server)
 
 
+def test_a_stopped_machine_is_not_started_where_the_cap_is_spent(
+    launcher: Launcher, provisioner: Provisioner, server: ComputeServer
+) -> None:
+    provisioner.stop(launcher.bring_up())
+    launcher.cap_usd = launcher.settle().usd(time.time())
+    with pytest.raises(PriceCapReached, match="rest pays for no further machine"):
+        launcher.bring_up()
+    assert "start" not in server.methods_called()
+    assert server.world.vms == {}
+    check_ledger(launcher.ledger, server)
+
+
+def test_a_stopped_machine_that_may_outlast_the_money_is_replaced_by_one_that_may_not(
+    launcher: Launcher, provisioner: Provisioner, server: ComputeServer
+) -> None:
+    first = launcher.bring_up()
+    assert first.max_run_s == 24 * 3600
+    provisioner.stop(first)
+    launcher.cap_usd = 0.2818 + 100 * 0.10 / 730
+    again = launcher.bring_up()
+    assert again.name != first.name
+    assert again.max_run_s is not None
+    assert again.max_run_s < 3600
+    assert [vm.name for vm in server.world.vms.values()] == [again.name]
+
+
+def test_a_machine_that_runs_other_code_is_replaced(
+    launcher: Launcher, provisioner: Provisioner, server: ComputeServer
+) -> None:
+    launcher.metadata = {"symbio-code": "1" * 64, "symbio-prefect-url": "http://10.0.0.2/api"}
+    first = launcher.bring_up()
+    assert launcher.bring_up() == first
+    for told in ({"symbio-code": "2" * 64}, {"symbio-prefect-url": "http://10.0.0.3/api"}):
+        launcher.metadata |= told
+        again = launcher.bring_up()
+        assert [vm.name for vm in server.world.vms.values()] == [again.name]
+        assert again.attributes.items() >= launcher.metadata.items()
+    assert len(launcher.ledger.attempts) == 3
+    assert launcher.failures == [], "it is no fault of the place"
+    assert server.world.most_alive == 1
+
+
+def test_a_machine_that_stopped_in_a_way_nobody_knew_costs_nothing_since(
+    launcher: Launcher, server: ComputeServer
+) -> None:
+    first = launcher.bring_up()
+    world = server.world
+    with world.lock:
+        vm = world.vm(first.zone, first.name)
+        operation = world.operation("system", first.zone, "compute.instances.unheardOf", vm)
+        world._press_button(vm, operation, "stop", "unheardOf")
+    until(lambda: vm.status == "TERMINATED")
+    check_ledger(launcher.settle(), server)
+    assert launcher.ledger.billed_s(time.time() + 36_000.0) == 60
+    launcher.remove_all()
+    assert launcher.ledger.attempts[0].is_over
+
+
 def test_a_machine_on_its_way_is_waited_for(
     launcher: Launcher, provisioner: Provisioner, server: ComputeServer
 ) -> None:
@@ -304,6 +362,16 @@ def test_an_order_is_written_down_before_it_is_sent(
     launcher.remember = remember
     launcher.bring_up()
     assert kept[0] == (1, 0)
+
+
+def test_a_zone_without_a_price_is_told_before_anything_is_ordered(
+    server: ComputeServer, settings: GceSettings
+) -> None:
+    unpriced = settings.model_copy(update={"zones": ("us-central1-a", "us-west3-a", "us-east1-b")})
+    launcher = Launcher(Provisioner(unpriced, endpoint=server.url, patience=HASTY), "tree")
+    with pytest.raises(PriceUnknown, match=r"in us-west3 .*leave the region out"):
+        launcher.bring_up()
+    assert server.methods_called() == []
 
 
 def test_a_machine_is_not_ordered_where_the_cap_leaves_no_money(

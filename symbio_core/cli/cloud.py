@@ -43,8 +43,8 @@ def up(run_name: RunName, storage: Bucket = "storage") -> None:
     """Launch the machine of a run, or find the one it has; a run does this by itself."""
     from symbio_core.runner import clouding
 
-    keeper = clouding.machine_of(storage, run_name, clouding.prefect_address(), _say)
-    machine = keeper.up()
+    with clouding.machine_of(storage, run_name, clouding.prefect_address(), _say) as keeper:
+        machine = keeper.up()
     out.print(
         f"{machine.name} runs in {machine.zone}; it ends itself when nothing is trained on it"
     )
@@ -108,8 +108,9 @@ def down(run_name: RunName, storage: Bucket = "storage") -> None:
     """Delete the machine of a run; what it saved stays, and the run can be resumed."""
     from symbio_core.runner import clouding
 
-    keeper = clouding.machine_of(storage, run_name, clouding.prefect_address(), _say)
-    _show_costs(keeper.remove())
+    with clouding.machine_of(storage, run_name, clouding.prefect_address(), _say) as keeper:
+        ledger = keeper.remove()
+    _show_costs(ledger)
 
 
 @cloud.command()

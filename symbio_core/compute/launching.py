@@ -43,8 +43,9 @@ class Launcher:
     ledger: Ledger = field(default_factory=Ledger)
     failures: list[Failure] = field(default_factory=list)
     """What was refused or taken back since the run last made progress; bounds what is tried."""
-    remember: Callable[[Ledger], None] = _quiet
-    """Keeps the ledger; called before every order and after every change."""
+    remember: Callable[[Ledger], Ledger | None] = _quiet
+    """Keeps the ledger; called before every order and after every change. It may return the ledger
+    with what others have entered."""
     remember_failures: Callable[[Sequence[Failure]], None] = _quiet
     """Keeps the failures, so that a parent that starts again counts on from them."""
     say: Callable[[str], None] = _quiet
@@ -272,7 +273,7 @@ class Launcher:
     def _keep(self, ledger: Ledger) -> None:
         if ledger != self.ledger:
             self.ledger = ledger
-            self.remember(ledger)
+            self.ledger = self.remember(ledger) or ledger
 
 
 def _ended(stays: tuple[Stay, ...], at: float, why: str) -> tuple[Stay, ...]:

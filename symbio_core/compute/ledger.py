@@ -104,6 +104,15 @@ class Ledger(Record):
         """
         return self._changed(name, {"stays": tuple(stays), "is_over": is_over})
 
+    def with_changes(self, before: Ledger, after: Ledger) -> Ledger:
+        """Return this ledger with what changed between two others; all else stays as it is here."""
+        known = {one.name: one for one in before.attempts}
+        kept = {one.name: one for one in self.attempts}
+        for one in after.attempts:
+            if one.name not in kept or one != known.get(one.name):
+                kept[one.name] = one
+        return Ledger(attempts=tuple(kept.values()))
+
     def seconds(self, now: float) -> float:
         """Return machine time up to ``now`` (s)."""
         return sum(one.seconds(now) for one in self.attempts)

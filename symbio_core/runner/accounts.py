@@ -13,7 +13,7 @@ state and the report tell the same figures.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pydantic import TypeAdapter
 
@@ -33,13 +33,36 @@ def read_ledger(store: ObjectStore, run_id: str) -> Ledger:
     return Ledger.model_validate_json(found.data) if found else Ledger()
 
 
-def write_ledger(store: ObjectStore, run_id: str, ledger: Ledger) -> None:
-    """Keep a run's ledger.
+def write_ledger(store: ObjectStore, run_id: str, ledger: Ledger, before: Ledger) -> Ledger:
+    """Keep what changed in a run's ledger, and leave alone what others have entered meanwhile.
+
+    Args:
+        store: where the run lives.
+        run_id: its name.
+        ledger: as it is to be.
+        before: as this process last read or kept it.
+
+    Returns:
+        What is kept: the entries of this process and those of others.
 
     Raises:
-        SwapLost: another parent writes it at the same time.
+        SwapLost: another parent orders machines at the same time.
     """
-    _write(store, _key(run_id, "ledger"), ledger.model_dump_json(indent=1).encode() + b"\n")
+    key = _key(run_id, "ledger")
+    fresh = {one.name for one in ledger.attempts} - {one.name for one in before.attempts}
+
+    def changed(data: bytes | None) -> bytes:
+        there = Ledger.model_validate_json(data) if data else Ledger()
+        for one in there.attempts:
+            if one.name in fresh and one not in ledger.attempts:
+                raise SwapLost(
+                    f"{store.where(key)} has a machine {one.name} already; see that one parent "
+                    "keeps this run"
+                )
+        kept = there.with_changes(before, ledger)
+        return kept.model_dump_json(indent=1).encode() + b"\n"
+
+    return Ledger.model_validate_json(_write(store, key, changed))
 
 
 def read_failures(store: ObjectStore, run_id: str) -> tuple[Failure, ...]:
@@ -55,7 +78,7 @@ def write_failures(store: ObjectStore, run_id: str, failures: Sequence[Failure])
         SwapLost: another parent writes it at the same time.
     """
     data = _FAILURES.dump_json(tuple(failures), indent=1) + b"\n"
-    _write(store, _key(run_id, "failures"), data)
+    _write(store, _key(run_id, "failures"), lambda _before: data)
 
 
 def enter_costs(run: Run, ledger: Ledger) -> None:
@@ -81,14 +104,15 @@ def enter_costs(run: Run, ledger: Ledger) -> None:
             run._note("machine", machine=cost)
 
 
-def _write(store: ObjectStore, key: str, data: bytes) -> None:
+def _write(store: ObjectStore, key: str, change: Callable[[bytes | None], bytes]) -> bytes:
     for _try in range(TRIES):
         found = store.read(key)
+        data = change(found.data if found else None)
         try:
             store.swap(key, data, found.version if found else None)
         except SwapLost:
             continue
-        return
+        return data
     raise SwapLost(f"{store.where(key)} changes all the time; see that one parent keeps this run")
 
 

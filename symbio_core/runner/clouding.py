@@ -4,31 +4,44 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from symbio_core.compute.doctor import Check, examine
 from symbio_core.compute.gce import Provisioner
 from symbio_core.compute.ledger import Ledger
-from symbio_core.compute.machines import Machine, owned_by
+from symbio_core.compute.machines import Machine, label_value, owned_by
 from symbio_core.compute.sweep import GRACE_S, Orphan, Swept, find_orphans, sweep
 from symbio_core.config import RunConfig
-from symbio_core.errors import UnknownRun
+from symbio_core.errors import SymbioError, UnknownRun
 from symbio_core.runner.accounts import read_ledger
 from symbio_core.runner.machines import RunMachine, passed_on
 from symbio_core.runner.opening import reopen
 from symbio_core.storage import list_runs, open_store
-from symbio_core.storage.lease import lease_of
+from symbio_core.storage.lease import Lease, lease_of
 
 __all__ = ["Check", "Ledger", "Machine", "Orphan", "Swept"]
 PROBE_BYTES = 1
 
 
-def machine_of(root: str, run_id: str, api_url: str, say: Callable[[str], None]) -> RunMachine:
-    """Return the keeper of a run's machine, to launch or to remove it by hand."""
+@contextmanager
+def machine_of(
+    root: str, run_id: str, api_url: str, say: Callable[[str], None]
+) -> Iterator[RunMachine]:
+    """Keep a run's machine while the body launches or removes it by hand.
+
+    Raises:
+        LeaseHeld: a parent keeps it, and would launch again what is removed.
+    """
     run = reopen(root, run_id)
-    return RunMachine(run_id, run.config, run.store.store, api_url=api_url, say=say)
+    store = run.store.store
+    lease = Lease.take(store, run_id, ttl_s=run.config.storage.lease_s)
+    try:
+        yield RunMachine(run_id, run.config, store, api_url=api_url, say=say)
+    finally:
+        lease.release()
 
 
 def machines(config: RunConfig) -> tuple[Machine, ...]:
@@ -49,8 +62,13 @@ def find_machine(config: RunConfig, run_id: str) -> Machine:
 
 
 def ledger_of(root: str, run_id: str) -> Ledger:
-    """Return what the machines of a run have cost."""
-    return read_ledger(open_store(root), run_id)
+    """Return what the machines of a run have cost, settled unless a parent does so."""
+    run = reopen(root, run_id)
+    store = run.store.store
+    lease = lease_of(store, run_id)
+    if lease is not None and lease.expires > datetime.now(UTC):
+        return read_ledger(store, run_id)
+    return RunMachine(run_id, run.config, store, api_url="").settle()
 
 
 def read_serial(config: RunConfig, machine: Machine, start: int) -> tuple[str, int]:
@@ -93,8 +111,15 @@ def orphans(config: RunConfig) -> tuple[Orphan, ...]:
 
 
 def sweep_up(config: RunConfig, found: tuple[Orphan, ...]) -> tuple[Swept, ...]:
-    """Remove orphans; one that resists does not keep the others."""
-    return sweep(_provisioner(config), found)
+    """Remove orphans and settle what they cost; one that resists does not keep the others."""
+    swept = sweep(_provisioner(config), found)
+    root = config.storage.root
+    gone = {one.orphan.run for one in swept if one.removed and one.orphan.kind == "machine"}
+    for name in list_runs(open_store(root)) if gone else ():
+        if label_value(name) in gone:
+            with suppress(SymbioError):  # The machine is gone, whatever is wrong with the run.
+                ledger_of(root, name)
+    return swept
 
 
 def live_runs(root: str) -> list[str] | None:

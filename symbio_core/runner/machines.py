@@ -81,6 +81,7 @@ class RunMachine:
         self.doomed: set[str] = set()
         self._called_off = threading.Event()
         self._moving = threading.Lock()
+        self._kept = Ledger()
         self._ignored_boot = ""
         self._note: MachineNote | None = None
         self._up_at = self._heard_at = self._looked_at = 0.0
@@ -115,7 +116,7 @@ class RunMachine:
             startup_script=(self.project / STARTUP).read_text(encoding="utf-8"),
             metadata=metadata,
             cap_usd=self.config.budget.max_usd,
-            ledger=read_ledger(self.store, self.run_id),
+            ledger=self._read_ledger(),
             failures=list(read_failures(self.store, self.run_id)),
             remember=self._remember,
             remember_failures=lambda some: write_failures(self.store, self.run_id, some),
@@ -211,6 +212,10 @@ class RunMachine:
         """Whether it launches nothing any more."""
         return self._called_off.is_set()
 
+    def settle(self) -> Ledger:
+        """Return what the run's machines have cost, by what the service says of them now."""
+        return self._remover().settle()
+
     def remove(self) -> Ledger:
         """Delete every machine of the run and its secrets, and return what they have cost.
 
@@ -233,7 +238,7 @@ class RunMachine:
             self.run_id,
             startup_script="",
             metadata={},
-            ledger=read_ledger(self.store, self.run_id),
+            ledger=self._read_ledger(),
             remember=self._remember,
             say=self.say,
         )
@@ -249,9 +254,14 @@ class RunMachine:
             self._called_off.wait(min(left, HEED_S))
             self._heed()
 
-    def _remember(self, ledger: Ledger) -> None:
-        write_ledger(self.store, self.run_id, ledger)
-        self.account(ledger)
+    def _read_ledger(self) -> Ledger:
+        self._kept = read_ledger(self.store, self.run_id)
+        return self._kept
+
+    def _remember(self, ledger: Ledger) -> Ledger:
+        self._kept = write_ledger(self.store, self.run_id, ledger, self._kept)
+        self.account(self._kept)
+        return self._kept
 
     def _may_go_on(self, shutdown_s: float) -> bool:
         return self.launcher.ledger.may_go_on(

@@ -13,6 +13,9 @@ from typer.testing import CliRunner, Result
 from symbio_core import runner
 from symbio_core.cli.app import app, out
 from symbio_core.config import changed
+from symbio_core.errors import LeaseHeld
+from symbio_core.runner.accounts import read_ledger
+from symbio_core.storage import open_store
 from tests.cloud.compute_server import ComputeServer
 from tests.cloud.guard import only_loopback
 from tests.cloud.storage_server import StorageServer
@@ -104,6 +107,34 @@ def test_a_machine_goes_up_is_seen_and_read_and_goes_down_with_its_costs(
     assert "no machines" in symbio("status", *PROJECT).output
 
 
+def test_a_run_that_a_parent_keeps_has_its_machine_neither_removed_nor_launched_by_hand(
+    gce: ComputeServer,
+) -> None:
+    parent, calls = runner.reopen(ROOT, "tree"), len(gce.methods_called())
+    parent.hold()
+    try:
+        for word in ("up", "down"):
+            refused = symbio(word, "tree", "--storage", ROOT)
+            assert isinstance(refused.exception, LeaseHeld), refused.output
+    finally:
+        parent.release()
+    assert len(gce.methods_called()) == calls
+
+
+def test_what_a_machine_cost_that_removed_itself_is_told_as_charged(gce: ComputeServer) -> None:
+    assert symbio("up", "tree", "--storage", ROOT).exit_code == 0
+    [(zone, name)] = gce.world.vms
+    with gce.world.lock:
+        gce.world.end("my-project", zone, name, "delete")
+    until(lambda: not gce.world.vms)
+    seen = symbio("status", "tree", "--storage", ROOT)
+    assert "running" not in seen.output
+    kept = read_ledger(open_store(ROOT), "tree").attempts[-1]
+    assert (kept.name, kept.is_over, kept.why) == (name, True, "delete")
+    [row] = [row for row in gce.bill() if row["name"] == name]
+    assert kept.billed_s(0.0) == row["billed_s"]
+
+
 def test_without_a_machine_there_is_nothing_to_log_in_to(gce: ComputeServer) -> None:
     refused = symbio("ssh", "tree", "--storage", ROOT)
     assert "has no machine now" in str(refused.exception)
@@ -125,6 +156,8 @@ def test_what_no_run_needs_is_swept_after_a_question(
     swept = symbio("sweep", *PROJECT, "--yes")
     assert "removed" in swept.output
     assert gce.world.vms == {}
+    ledger = read_ledger(open_store(ROOT), "tree")
+    assert [one.why for one in ledger.attempts if not one.is_over] == []
 
 
 def test_a_run_of_the_same_name_in_another_bucket_keeps_its_machine(

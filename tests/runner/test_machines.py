@@ -17,7 +17,7 @@ from deployments.surroundings import PROJECT
 from deployments.vm.watchdog import is_alive
 from symbio_core import progress, runner
 from symbio_core.config import changed
-from symbio_core.errors import Interrupted, LeaseLost
+from symbio_core.errors import Interrupted, LeaseLost, SwapLost
 from symbio_core.runner import Run
 from symbio_core.runner.accounts import enter_costs, read_failures, read_ledger
 from symbio_core.runner.elsewhere import sit
@@ -146,6 +146,25 @@ def test_a_parent_that_starts_again_counts_on_from_the_failures_of_the_one_befor
     again.progressed()
     assert read_failures(place.run.store.store, "tree") == ()
     assert place.parent().launcher.failures == []
+
+
+def test_a_parent_leaves_the_entries_of_another_in_the_ledger(place: Place) -> None:
+    store, first, other = place.run.store.store, place.parent(), place.parent()
+    first.up()
+    [own] = first.launcher.ledger.attempts
+    theirs = own.model_copy(update={"name": "by-hand", "is_over": True})
+    other._remember(other.launcher.ledger.ordered(theirs))
+    first.give_up("preempted")
+    first.up()
+    names = [one.name for one in read_ledger(store, "tree").attempts]
+    assert names[:2] == [own.name, "by-hand"]
+    assert len(names) == 3
+    assert first.launcher.ledger == read_ledger(store, "tree"), "the cap counts what others spend"
+
+    late = other.launcher.ledger.ordered(own.model_copy(update={"name": names[2]}))
+    with pytest.raises(SwapLost, match="has a machine"):
+        other._remember(late)
+    first.remove()
 
 
 def test_a_parent_that_lost_the_run_to_another_orders_no_machine(place: Place) -> None:

@@ -475,6 +475,8 @@ class MachineCost(Record):
     """What ended it, why it was refused, or `running`."""
     is_over: bool
     """Nothing of it is left, so its figures are final."""
+    image: str = ""
+    """The exact image it was made from; empty where it was never granted, or in old journals."""
 
 
 class RunState(Record):

@@ -119,7 +119,7 @@ class Launcher:
             if machine.is_asleep:
                 # Also where an operation of a kind that nobody knew ended it.
                 stays = _ended(stays, machine.stopped or self.clock(), machine.status)
-            return self.ledger.told(one.name, stays)
+            return self.ledger.told(one.name, stays).made_from(one.name, machine.image)
         if not stays:
             return self.ledger.refused(one.name, one.refused or "never granted")
         # If nothing says since when it is gone, it is since now.

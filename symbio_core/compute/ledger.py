@@ -23,6 +23,8 @@ class MachineAttempt(Record):
     price: Price
     ordered: float
     """When it was asked for (Unix seconds)."""
+    image: str = ""
+    """The exact image it was made from, once it was granted."""
     stays: tuple[Stay, ...] = ()
     """When it ran, as the service's operations tell it."""
     refused: str = ""
@@ -56,6 +58,7 @@ class MachineAttempt(Record):
             zone=self.zone,
             machine_type=self.machine_type,
             spot=self.spot,
+            image=self.image,
             seconds=self.seconds(now),
             billed_s=self.billed_s(now),
             usd=self.usd(now),
@@ -93,6 +96,10 @@ class Ledger(Record):
     def reopened(self, name: str) -> Ledger:
         """Return the ledger after a machine was found that it took for refused or gone."""
         return self._changed(name, {"refused": "", "is_over": False})
+
+    def made_from(self, name: str, image: str) -> Ledger:
+        """Return the ledger with the image of a machine."""
+        return self._changed(name, {"image": image})
 
     def told(self, name: str, stays: Sequence[Stay], *, is_over: bool = False) -> Ledger:
         """Return the ledger with what the service says about a machine's time.

@@ -37,9 +37,11 @@ def dollars(usd: float) -> str:
 def _total(cost: CostSummary) -> str:
     granted = sum(one.billed_s > 0 for one in cost.machines)
     cap = "" if cost.cap_usd is None else f" of the {dollars(cost.cap_usd)} that were allowed"
+    images = dict.fromkeys(one.image.rpartition("/")[2] for one in cost.machines if one.image)
+    made = f", made from {' and '.join(images)}" if images else ""
     return (
         f"{dollars(cost.usd)}{cap}: {len(cost.machines)} machines ordered, {granted} charged, "
-        f"{cells.duration(cost.seconds)} of machine time. Charged are whole seconds, at least a "
-        "minute each time a machine ran; the prices are those of a table with a date, and the "
-        "bill may differ."
+        f"{cells.duration(cost.seconds)} of machine time{made}. "
+        "Charged are whole seconds, at least a minute each time a machine ran; the prices are "
+        "those of a table with a date, and the bill may differ."
     )

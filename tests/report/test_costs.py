@@ -39,7 +39,7 @@ def attempt(number: int, *stays: tuple[float, float], spot: bool = True, **facts
 LEDGER = Ledger(
     attempts=(
         attempt(1, refused="ZONE_RESOURCE_POOL_EXHAUSTED"),
-        attempt(2, (100.0, 1900.25)),
+        attempt(2, (100.0, 1900.25), image="projects/p/global/images/common-v20261101"),
         attempt(3, (2000.0, 2030.0), (2100.0, 5700.5), spot=False),
     )
 )
@@ -70,12 +70,20 @@ def test_the_page_has_a_row_for_each_machine_and_the_sum(rented, life):
     assert all(one.name in page for one in LEDGER.attempts)
     assert f"${LEDGER.usd(9000.0):.4f} of the $5.00 that were allowed" in page
     assert "ZONE_RESOURCE_POOL_EXHAUSTED" in page
+    assert "made from common-v20261101." in page
 
 
 def test_a_run_on_a_machine_of_ones_own_says_nothing_of_dollars(life):
     report = life.report()
     assert report.cost is None
     assert "What it cost" not in render(report, life.attempts)
+
+
+def test_a_journal_from_before_images_were_kept_is_read(life):
+    old = LEDGER.attempts[1].cost(0.0).model_dump(mode="json")
+    del old["image"]
+    [machine] = fold(life.config, [{"event": "machine", "machine": old}]).state.machines
+    assert machine.image == ""
 
 
 def test_the_journal_holds_the_newest_word_about_each_machine(life):

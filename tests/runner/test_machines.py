@@ -129,6 +129,8 @@ def test_journal_and_state_hold_the_figures_of_the_ledger_and_of_the_bill(place:
     state = runner.reopen(ROOT, "tree").store.read_state()
     assert state is not None
     assert state["machines"] == [one.model_dump(mode="json") for one in told]
+    image = "projects/deeplearning-platform-release/global/images/"
+    assert [one.image.startswith(image) for one in told] == [False, True, True]
     assert [one.ended for one in told] == ["ZONE_RESOURCE_POOL_EXHAUSTED", "delete", "delete"]
     charged = {row["name"]: row["billed_s"] for row in place.gce.bill()}
     assert {one.name: one.billed_s for one in told if one.billed_s} == charged

@@ -23,6 +23,7 @@ ALIVE = ("PENDING", "PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
 ASLEEP = ("TERMINATED", "STOPPED", "SUSPENDED")
 """States in which a machine's disk waits for a start."""
 SECRET_WORDS = re.compile(r"password|passwd|token|api-key|auth|webhook|credential|private")
+USER_IN_ADDRESS = re.compile(r"://[^/?#\s]*@")
 SECRET_NAME = re.compile(r"^projects/[^/]+/secrets/[^/]+(/versions/[^/]+)?$")
 
 
@@ -205,9 +206,16 @@ def check_metadata(metadata: dict[str, str]) -> None:
     """Refuse metadata that may hold a secret: whoever may look at a machine can read it.
 
     Raises:
-        ConfigError: a key speaks of a secret and its value is not the name of one.
+        ConfigError: a key speaks of a secret and its value is not the name of one, or a value is
+            an address with a user or a password.
     """
     for key, value in metadata.items():
+        if USER_IN_ADDRESS.search(value):
+            raise ConfigError(
+                f"the address in metadata '{key}' holds a user or a password before '@', and "
+                "metadata can be read by many; set compute.elsewhere.prefect_api_url to the "
+                "address without them, and PREFECT_API_AUTH_STRING in your environment"
+            )
         if SECRET_WORDS.search(key.lower()) and not SECRET_NAME.match(value):
             raise ConfigError(
                 f"metadata '{key}' looks like a secret, and metadata can be read by many; keep it "

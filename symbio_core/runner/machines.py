@@ -16,7 +16,7 @@ from symbio_core.compute.calling import Patience
 from symbio_core.compute.gce import Provisioner
 from symbio_core.compute.launching import Launcher
 from symbio_core.compute.ledger import SHUTDOWN_S, Ledger
-from symbio_core.compute.machines import Machine, owned_by
+from symbio_core.compute.machines import Machine, check_metadata, owned_by
 from symbio_core.compute.secret_manager import SecretKeeper
 from symbio_core.config import RunConfig
 from symbio_core.errors import CloudRefused, ConfigError, Interrupted
@@ -91,7 +91,8 @@ class RunMachine:
         """What launches it; made when the first machine is needed.
 
         Raises:
-            ConfigError: the storage root is a folder, which no other machine can see.
+            ConfigError: the storage root is a folder, which no other machine can see, or the
+                Prefect server's address holds a password, which all would see.
         """
         root = self.config.storage.root
         if not root.startswith("gs://"):
@@ -110,6 +111,8 @@ class RunMachine:
         keeper = self.keeper
         metadata = attributes(self.config, self.run_id, code, self.api_url)
         metadata |= {f"symbio-secret-{name}": keeper.name(name) for name in self.secrets}
+        # The parent's own address is no setting that was checked before.
+        check_metadata(metadata)
         return Launcher(
             self._provisioner(replace(self.patience, sleep=self._rest)),
             self.run_id,

@@ -90,6 +90,9 @@ def test_a_secret_itself_is_refused_and_only_its_name_reaches_the_metadata() -> 
     told = attributes(config, "tree", "0" * 64, "http://10.0.0.2:4200/api")
     check_metadata(told)
     assert told["symbio-secret-PREFECT_API_KEY"] == where
+    with pytest.raises(ConfigError, match="a user or a password before '@'"):
+        check_metadata({"symbio-prefect-url": "https://admin:pw@host/api"})
+    check_metadata({"symbio-prefect-url": "https://host/api/@team", "symbio-root": "gs://b/a@b"})
     with pytest.raises(ConfigError, match="has to name a secret"):
         changed(profile("l4"), {"compute.elsewhere.secrets": {"PREFECT_API_KEY": "pnu_123"}})
 

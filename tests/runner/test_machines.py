@@ -17,7 +17,7 @@ from deployments.surroundings import PROJECT
 from deployments.vm.watchdog import is_alive
 from symbio_core import progress, runner
 from symbio_core.config import changed
-from symbio_core.errors import Interrupted, LeaseLost, SwapLost
+from symbio_core.errors import ConfigError, Interrupted, LeaseLost, SwapLost
 from symbio_core.runner import Run
 from symbio_core.runner.accounts import enter_costs, read_failures, read_ledger
 from symbio_core.runner.elsewhere import sit
@@ -247,6 +247,19 @@ def test_a_secret_that_a_setting_names_is_not_made_anew(place: Place) -> None:
     assert parent.secrets == {}
     told = parent.launcher.metadata
     assert told["symbio-secret-PREFECT_API_KEY"] == "projects/my-project/secrets/mine"
+
+
+def test_a_password_in_the_parents_own_address_of_the_server_reaches_no_machine(
+    place: Place,
+) -> None:
+    config = changed(place.run.config, {"compute.elsewhere.prefect_api_url": None})
+    address, store = "http://admin:hunter2@10.0.0.2:4200/api", place.run.store.store
+    parent = RunMachine("tree", config, store, api_url=address, project=PROJECT, secrets={})
+    with pytest.raises(ConfigError, match="PREFECT_API_AUTH_STRING") as error:
+        parent.up()
+    assert "hunter2" not in str(error.value)
+    assert place.gce.methods_called() == []
+    assert read_ledger(store, "tree").attempts == ()
 
 
 @pytest.mark.slow

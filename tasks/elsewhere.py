@@ -20,6 +20,7 @@ import anyio
 import httpx
 from prefect import get_client, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.deployments import arun_deployment
 from prefect.exceptions import PrefectException
@@ -27,7 +28,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Crashed
 
 from symbio_core import progress
-from symbio_core.errors import Interrupted, PhaseLost, PriceCapReached
+from symbio_core.errors import Interrupted, NoCapacity, PhaseLost, PriceCapReached
 from symbio_core.progress import Progress
 from symbio_core.records import PhasePlan
 from symbio_core.storage.post import Post, Pulse, Turn
@@ -41,8 +42,14 @@ START_S = 60.0
 """What a process may take, beyond the usual silence, from its start to its first pulse (s)."""
 SAVE_S = 20.0
 """How long a cancelled parent waits for its phase to save (s); a worker kills it after 30."""
+UNTAKEN_S = 120.0
+"""A machine that is up and whose worker takes no phase for so long is given up (s)."""
 REMIND_S = 60.0
 """A start that no worker takes is spoken of this often (s)."""
+UNTAKEN = (
+    "it is up and takes no phase: its worker hangs, does not reach the Prefect server or is not "
+    "let in, or another run holds the only place of the pool symbio-gpu"
+)
 PHASE_PID = "SYMBIO_PHASE_PID"
 """Environment variable naming the file in which a phase's process leaves its number."""
 
@@ -98,6 +105,10 @@ class Vigil:
         try:
             while not await self._entered():
                 await self._one_turn()
+        except (NoCapacity, PriceCapReached) as end:
+            # Its machine goes, or is gone, and nobody else will tell Prefect.
+            await self._let_go(Crashed(message=f"given up: {end}"))
+            raise
         except asyncio.CancelledError:
             with anyio.CancelScope(shield=True):
                 await self._let_save()
@@ -119,12 +130,36 @@ class Vigil:
         if turn is None:
             return
         await self._wish(turn, stop=True)
+        await self._let_go(Cancelled(message=await self._saved(turn)))
+
+    async def _saved(self, turn: Turn) -> str:
+        """Wait until the phase has ended, or for as long as can be, and say which of them it is."""
         until = time.monotonic() + SAVE_S
         while time.monotonic() < until:
             pulse = await asyncio.to_thread(self.post.pulse)
-            if pulse is None or pulse.turn != turn.number or pulse.is_over:
-                return
+            if pulse is None or pulse.turn != turn.number:
+                return "stopped before it began"
+            if pulse.is_over:
+                return f"stopped on request: {pulse.state}"
             await asyncio.sleep(self.settings.poll_s)
+        return f"had not saved {SAVE_S:g} s after it was asked to"
+
+    async def _let_go(self, state: State[Any]) -> None:
+        """Close what was started for the turn: left open, it holds the pool's place for ever."""
+        turn = await asyncio.to_thread(self.post.turn)
+        if turn is None:
+            return
+        started = FlowRunFilterIdempotencyKey(any_=[turn.key])
+        try:
+            async with get_client() as client:
+                found = await client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(idempotency_key=started)
+                )
+            for flow_run in found:
+                await self._close(flow_run, state)
+        except (httpx.HTTPError, PrefectException) as error:
+            # What ends the phase is the news; this only follows from it.
+            self.log.warning(f"{self.plan.phase} stays open on the Prefect server: {error}")
 
     async def _entered(self) -> bool:
         lines = await asyncio.to_thread(self.post.lines)
@@ -157,6 +192,7 @@ class Vigil:
         began = heard = reminded = time.monotonic()
         last: Pulse | None = None
         under_way_since: float | None = None
+        ready_since: float | None = None
         while True:
             now = time.monotonic()
             pulse = await asyncio.to_thread(self.post.pulse)
@@ -177,6 +213,9 @@ class Vigil:
                 await self._close(flow_run, Cancelled(message="stopped before it began"))
                 raise Interrupted("stopped on request")
             under_way_since = None if waiting else (under_way_since or now)
+            # Only what the server says counts against the machine, not that it says nothing.
+            is_ready = state is not None and waiting and self._is_up()
+            ready_since = (ready_since or now) if is_ready else None
             if last is not None:
                 limit = self.settings.lost_after_s
                 if state is not None and state.is_final():
@@ -188,13 +227,20 @@ class Vigil:
             elif under_way_since is not None:
                 if now - under_way_since > self.settings.lost_after_s + START_S:
                     return f"started {now - under_way_since:.0f} s ago and never heard of"
+            elif ready_since is not None and now - ready_since > UNTAKEN_S:
+                return await self._without_machine(turn, UNTAKEN)
             elif now - reminded > REMIND_S:
                 reminded = now
-                self.log.warning(
-                    f"{self.plan.phase} has waited {now - began:.0f} s for a worker; start one on "
-                    "the GPU box: prefect worker start --pool symbio-gpu"
-                )
+                self._remind(now - began)
             await asyncio.sleep(self.settings.poll_s)
+
+    def _is_up(self) -> bool:
+        return self.machine is not None and self.machine.has_spoken
+
+    def _remind(self, waited_s: float) -> None:
+        start = "; start one on the GPU box: prefect worker start --pool symbio-gpu"
+        where = start if self.machine is None else " of its machine"
+        self.log.warning(f"{self.plan.phase} has waited {waited_s:.0f} s for a worker{where}")
 
     def _verdict(self, pulse: Pulse) -> str | None:
         if pulse.state == "done":

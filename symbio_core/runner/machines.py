@@ -168,6 +168,11 @@ class RunMachine:
         self._up_at = self._heard_at = self._looked_at = time.monotonic()
         return machine
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether its watchdog has told of this boot, so that its worker is started."""
+        return self._note is not None
+
     def wrong(self) -> str:
         """Return why nothing more is to be expected of the machine; empty while all is well."""
         if self.machine is None:

@@ -14,11 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from prefect import get_client
+
 from deployments.surroundings import PROJECT
-from symbio_core.config import RunConfig
+from symbio_core.config import PHASES, RunConfig
 from symbio_core.runner import Run
 from symbio_core.runner.exported import WEIGHTS
 from symbio_core.storage import open_store
+from tasks.elsewhere import DEPLOYMENT
 
 
 class Away:
@@ -96,6 +99,13 @@ class Away:
         return "\n".join(tails)
 
 
+async def deploy() -> None:
+    """Make the deployments that a parent starts, for a test whose phases no real worker takes."""
+    async with get_client() as client:
+        for phase in PHASES:
+            await client.create_deployment(await client.create_flow_from_name(phase), DEPLOYMENT)
+
+
 PARENT = """
 import sys
 from pathlib import Path
@@ -104,6 +114,7 @@ from symbio_core.config import RunConfig
 from symbio_core.runner import Run
 from symbio_core.runner.exported import WEIGHTS
 from symbio_core.storage import open_store
+from tasks.elsewhere import DEPLOYMENT
 run_embedded(RunConfig.model_validate_json(Path(sys.argv[1]).read_text()), sys.argv[2])
 """
 

@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import get_client
 
 from flows.autonomous import symbio
 from symbio_core import runner
-from symbio_core.config import PHASES, changed
+from symbio_core.config import changed
 from symbio_core.report import FinalReport
 from symbio_core.runner.accounts import read_ledger
 from symbio_core.storage import gcs
-from tasks.elsewhere import DEPLOYMENT
 from tests.cloud.compute_server import ComputeServer
 from tests.cloud.guard import only_loopback
 from tests.cloud.plain_worker import python_for
 from tests.cloud.storage_server import StorageServer
 from tests.conftest import tiny
+from tests.flows.away import deploy
 
 ROOT = "gs://runs/here"
 USD_PER_HOUR = 1000.0
@@ -42,13 +41,6 @@ DEAR: dict[str, Any] = {
     "compute.elsewhere.prefect_api_url": "http://127.0.0.1:9/api",
 }
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-async def deploy() -> None:
-    """Make the deployments that the parent starts; the machine here looks into the bucket."""
-    async with get_client() as client:
-        for phase in PHASES:
-            await client.create_deployment(await client.create_flow_from_name(phase), DEPLOYMENT)
 
 
 def test_a_run_ends_well_before_its_cap_with_its_costs_told_and_no_machine_left(

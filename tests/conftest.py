@@ -10,6 +10,9 @@ from hypothesis import settings
 from symbio_core.config import RunConfig, changed
 from symbio_core.profiles import smoke
 from symbio_core.streams import generator
+from tests.loopback import guard
+
+guard.keep_to_loopback()
 
 settings.register_profile("symbio", settings.default, deadline=None)
 settings.load_profile("symbio")

@@ -19,6 +19,7 @@ from symbio_core.errors import BudgetTooSmall, ConfigError
 from symbio_core.gates.evidence import share_interval
 from symbio_core.records import Generation
 from tests.conftest import tiny
+from tests.loopback import guard
 
 
 def silent(_: str) -> None:
@@ -296,7 +297,7 @@ def symbio(*arguments: str, where: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=240,
         check=False,
-        env={"PYTHONPATH": str(home), "PATH": "", "COLUMNS": "160", "HOME": str(where)},
+        env=guard.environment(str(home)) | {"PATH": "", "COLUMNS": "160", "HOME": str(where)},
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from symbio_core.config import PHASES
+from tests.loopback import guard
 
 SMALL = [
     *("--profile", "smoke", "--plain"),
@@ -33,7 +34,7 @@ def symbio(*arguments: str, where: Path) -> subprocess.CompletedProcess[str]:
 
 def environment() -> dict[str, str]:
     here = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": here, "COLUMNS": "160"}
+    return {**os.environ, **guard.environment(here), "COLUMNS": "160"}
 
 
 @pytest.fixture(scope="module")

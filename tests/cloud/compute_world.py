@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.cloud.metadata_server import MetadataServer
 from tests.cloud.vm_process import VmProcess
+from tests.loopback import guard
 
 ZONES = tuple(
     f"{region}-{letter}"
@@ -363,7 +364,8 @@ class World:
         script = items.get("startup-script", "")
         mark = f"{vm.resource['id']}-{vm.boots}"
         serial = vm.disk.parent / f"{vm.disk.name}.serial"
-        vm.process = VmProcess(script, vm.disk, serial, mark, {**self.env, **env})
+        here = guard.environment(self.env.get("PYTHONPATH"))
+        vm.process = VmProcess(script, vm.disk, serial, mark, {**self.env, **here, **env})
 
     def _shims(self, vm: Vm) -> Path:
         """Return a folder with the commands that would switch this very machine off."""

@@ -27,7 +27,8 @@ def python_for(folder: Path) -> str:
     """Return a command that the startup script takes for Python, and that runs this module."""
     file = folder / "python-of-the-machine"
     file.write_text(
-        f'#!/bin/sh\nPYTHONPATH={PROJECT} exec {sys.executable} -m tests.cloud.plain_worker "$@"\n',
+        f"#!/bin/sh\nexport PYTHONPATH={PROJECT}:$PYTHONPATH\n"
+        f'exec {sys.executable} -m tests.cloud.plain_worker "$@"\n',
         encoding="utf-8",
     )
     file.chmod(0o755)

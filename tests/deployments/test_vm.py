@@ -126,7 +126,11 @@ class Guarded:
         return_s: float = 120.0,
     ) -> Machine:
         watch = WATCH.format(worker=worker, return_s=return_s)
-        script = f"#!/bin/bash\nPYTHONPATH={PROJECT} exec {sys.executable} - <<'END'\n{watch}\nEND"
+        path = f"{PROJECT}:$PYTHONPATH"
+        script = f"#!/bin/bash
+PYTHONPATH={path} exec {sys.executable} - <<'END'
+{watch}
+END"
         order = Order(
             run_id="tree",
             name=self.name,

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from symbio_core import runner
+from tests.loopback import guard
 
 HOUSE = Path(__file__).parents[2]
 WAIT_S = 200.0
@@ -23,7 +24,7 @@ def resume(root: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(HOUSE)},
+        env=os.environ | guard.environment(str(HOUSE)),
     )
 
 

@@ -332,8 +332,8 @@ class Outcome(Record):
     """Main-line steps whose gradient was clipped."""
     lr_probe: tuple[float, float, float] | None = None
     """Validation loss after a short probe at learning rate × 0.5, × 1 and × 2 (nats a token)."""
-    lr_probe_ci: float = 0.0
-    """Half width of the paired interval of the probe (nats)."""
+    lr_probe_ci: tuple[float, float] = (0.0, 0.0)
+    """Half widths of the paired intervals of the first and the last beside the second (nats)."""
     alarms: tuple[str, ...] = ()
     """Monitors that fired, in words."""
     layers: tuple[LayerReading, ...] = ()

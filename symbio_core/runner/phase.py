@@ -64,7 +64,7 @@ class PhaseProgress(Record):
     confirmation: Confirmation | None = None
     warm_done: bool = False
     lr_probe: tuple[float, float, float] | None = None
-    lr_probe_ci: float = 0.0
+    lr_probe_ci: tuple[float, float] = (0.0, 0.0)
     best_nats: tuple[float, ...] = ()
     shadow_owed: int = 0
     """Steps of a stretch that was interrupted, which the shadow follows at the stretch's end."""
@@ -337,8 +337,8 @@ class PhaseRun:
             nats.append(bench.measure(fork.model, bench.validation))
             forks.append(fork)
             stretches.append(stretch)
-        best = min(range(3), key=lambda i: float(nats[i].mean()))
-        interval = paired_interval(nats[best], nats[1])
+        level = bench.config.gates.confidence
+        half, double = (paired_interval(nats[i], nats[1], confidence=level) for i in (0, 2))
         self.line = forks[1]
         self._update(
             line_steps=self.at.line_steps + PROBE_STEPS,
@@ -346,7 +346,7 @@ class PhaseRun:
             skipped=self.at.skipped + stretches[1].skipped,
             clipped=self.at.clipped + stretches[1].clipped,
             lr_probe=tuple(float(x.mean()) for x in nats),
-            lr_probe_ci=(interval.high - interval.low) / 2,
+            lr_probe_ci=(half.high - half.value, double.high - double.value),
         )
         self._evaluate()
 

@@ -54,7 +54,10 @@ def faulty(seed: int, faults: set[str]) -> Outcome:
     if "learning-rate mismatch" in faults:
         more["skipped"] = 400
     else:
-        more["lr_probe"], more["lr_probe_ci"] = tuple(3.0 + rng.normal(0.0, 0.002, 3)), 0.003
+        more["lr_probe"], more["lr_probe_ci"] = (
+            tuple(3.0 + rng.normal(0.0, 0.002, 3)),
+            (0.003, 0.003),
+        )
     if "train/validation divergence" in faults:
         return course(rng, 3.0 + 0.03 * t, 3.0 - 0.05 * t, **more)
     if "consensus stagnation" in faults:

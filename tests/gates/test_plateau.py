@@ -145,13 +145,17 @@ def test_members_out_of_step_do_not_stagnate() -> None:
     assert STAGNATION not in failed(course(rng, FLAT, FLAT, generations=(free,)))
 
 
+ENDLESS: dict[str, object] = {"clipped": 800}
+"""Every step clipped, as under a low norm."""
+
+
 @pytest.mark.parametrize(
     ("change", "lr_scale"),
     [
-        ({"skipped": 80}, 0.5),
-        ({"clipped": 740}, 0.5),
-        ({"lr_probe": (2.9, 3.0, 3.2), "lr_probe_ci": 0.01}, 0.5),
-        ({"lr_probe": (3.1, 3.0, 2.9), "lr_probe_ci": 0.01}, 1.5),
+        ({"skipped": 100}, 0.5),
+        (ENDLESS | {"lr_probe": (2.97, 3.0, 3.2), "lr_probe_ci": (0.01, 0.01)}, 0.5),
+        ({"lr_probe": (2.9, 3.0, 3.2), "lr_probe_ci": (0.01, 0.01)}, 0.5),
+        ({"lr_probe": (3.1, 3.0, 2.9), "lr_probe_ci": (0.01, 0.01)}, 1.5),
     ],
 )
 def test_a_wrong_learning_rate_is_a_mismatch_and_nothing_else(
@@ -170,13 +174,17 @@ def test_a_wrong_learning_rate_is_a_mismatch_and_nothing_else(
 @pytest.mark.parametrize(
     "change",
     [
-        {"skipped": 79},
-        {"clipped": 700},
-        {"lr_probe": (2.995, 3.0, 2.995), "lr_probe_ci": 0.01},
-        {"lr_probe": (3.1, 3.0, 2.993), "lr_probe_ci": 0.001},
-        {"lr_probe": (2.986, 3.0, 3.01), "lr_probe_ci": 0.003},
-        {"lr_probe": (np.inf, 3.0, np.nan), "lr_probe_ci": 0.01},
-        {"lr_probe": (3.1, np.nan, 3.1), "lr_probe_ci": 0.01},
+        {"skipped": 90},
+        ENDLESS,
+        ENDLESS | {"lr_probe": (2.985, 3.0, 3.01), "lr_probe_ci": (0.003, 0.003)},
+        {"lr_probe": (2.97, 3.0, 3.2), "lr_probe_ci": (0.01, 0.01)},
+        {"lr_probe": (2.96, 3.0, 2.97), "lr_probe_ci": (0.01, 0.01)},
+        {"lr_probe": (2.9, 3.0, 2.95), "lr_probe_ci": (0.2, 0.001)},
+        {"lr_probe": (2.995, 3.0, 2.995), "lr_probe_ci": (0.01, 0.01)},
+        {"lr_probe": (3.1, 3.0, 2.993), "lr_probe_ci": (0.001, 0.001)},
+        {"lr_probe": (2.986, 3.0, 3.01), "lr_probe_ci": (0.003, 0.003)},
+        {"lr_probe": (np.inf, 3.0, np.nan), "lr_probe_ci": (0.01, 0.01)},
+        {"lr_probe": (3.1, np.nan, 3.1), "lr_probe_ci": (0.01, 0.01)},
     ],
 )
 def test_some_spikes_much_clipping_and_a_level_probe_are_normal(
@@ -185,8 +193,26 @@ def test_some_spikes_much_clipping_and_a_level_probe_are_normal(
     assert failed(healthy(generator(0, "normal"), **change)) == set()
 
 
+def test_endless_clipping_never_tightens_the_clip() -> None:
+    change = ENDLESS | {"lr_probe": (2.97, 3.0, 3.2), "lr_probe_ci": (0.01, 0.01)}
+    verdict = verdicts(healthy(generator(0, "clipped"), **change))[MISMATCH]
+    assert "100% of the steps were clipped" in verdict.reason
+    adaptation, _ = adapt(Adaptation(), [verdict])
+    assert (adaptation.lr_scale, adaptation.clip_scale) == (0.5, 1.0)
+
+
+def test_each_rate_of_a_probe_is_judged_by_its_own_interval() -> None:
+    change = {"lr_probe": (2.9, 3.0, 2.95), "lr_probe_ci": (0.01, 0.2)}
+    verdict = verdicts(healthy(generator(0, "half"), **change))[MISMATCH]
+    assert not verdict.passed
+    assert verdict.interval is not None
+    assert (verdict.value, verdict.threshold) == (pytest.approx(0.1), 0.05)
+    assert verdict.interval.low == pytest.approx(0.087, abs=0.001)
+    assert adapt(Adaptation(), [verdict])[0].lr_scale == 0.5
+
+
 def test_spikes_never_raise_the_learning_rate() -> None:
-    change = {"skipped": 200, "lr_probe": (3.1, 3.0, 2.9), "lr_probe_ci": 0.01}
+    change = {"skipped": 200, "lr_probe": (3.1, 3.0, 2.9), "lr_probe_ci": (0.01, 0.01)}
     verdict = verdicts(healthy(generator(0, "spiky"), **change))[MISMATCH]
     adaptation, _ = adapt(Adaptation(), [verdict])
     assert adaptation.lr_scale < 1.0
@@ -197,7 +223,7 @@ SPOILED = 2.4 + np.array([0.0, 0.5, 0.4, 0.3, 0.25, 0.2, 0.2, 0.2])
 
 
 def test_a_line_that_lost_ground_had_too_high_a_learning_rate() -> None:
-    probe = {"lr_probe": (2.98, 3.0, 3.2), "lr_probe_ci": 0.01}
+    probe = {"lr_probe": (2.98, 3.0, 3.2), "lr_probe_ci": (0.01, 0.01)}
     outcome = course(generator(0, "spoiled"), SPOILED, SPOILED - 0.1, **probe)
     assert MISMATCH in failed(outcome)
     verdict = verdicts(outcome)[MISMATCH]
@@ -207,14 +233,14 @@ def test_a_line_that_lost_ground_had_too_high_a_learning_rate() -> None:
 
 
 def test_lost_ground_that_a_lower_rate_does_not_mend_has_another_cause() -> None:
-    worse = {"lr_probe": (3.01, 3.0, 3.0), "lr_probe_ci": 0.01}
+    worse = {"lr_probe": (3.01, 3.0, 3.0), "lr_probe_ci": (0.01, 0.01)}
     for probe in (worse, {}):
         outcome = course(generator(0, "spoiled"), SPOILED, SPOILED - 0.1, **probe)
         assert MISMATCH not in failed(outcome)
 
 
 def test_a_line_that_learns_by_heart_has_not_lost_ground() -> None:
-    probe = {"lr_probe": (2.95, 3.0, 3.2), "lr_probe_ci": 0.01}
+    probe = {"lr_probe": (2.95, 3.0, 3.2), "lr_probe_ci": (0.01, 0.01)}
     rise = np.array([0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
     found = failed(course(generator(0, "by heart"), 2.4 + rise, 2.3 - rise, **probe))
     assert MISMATCH not in found
@@ -241,7 +267,7 @@ def test_a_level_probe_is_seldom_called_a_mismatch() -> None:
     for seed in range(SIMULATIONS):
         rng = generator(seed, "level")
         half, same, double = 3.0 + rng.normal(0.0, TRAINING_SD / 2**0.5, 3)
-        probe = {"lr_probe": (half - 0.02, same, double), "lr_probe_ci": 0.002}
+        probe = {"lr_probe": (half - 0.02, same, double), "lr_probe_ci": (0.002, 0.002)}
         alarms += MISMATCH in failed(base.model_copy(update=probe))
     assert alarms <= AT_MOST
 

@@ -259,5 +259,6 @@ HEALTHY: dict[str, dict[str, Any]] = {
     "healthy, no fusion": WELL | {"without": ("fusion", "kuramoto"), "model.n_layer": 2},
     "healthy, seed's rates": WELL | {"optimiser.schedule": "seed", "search.patience": 2},
     "healthy, word pieces": WELL | {"data.tokenizer": "bpe", "data.vocab_size": 384},
+    "healthy, low clip": WELL | {"optimiser.clip_norm": 0.3},
 }
 """Settings of healthy lives: mechanisms, models, learning rates and tokens differ."""

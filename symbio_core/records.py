@@ -491,6 +491,8 @@ class RunState(Record):
     """Checkpoint the next phase starts from."""
     best: CheckpointRef | None = None
     """Best checkpoint so far: judged quality first, validation loss where that is level."""
+    best_text: CheckpointRef | None = None
+    """The one of highest judged quality so far, which a regression is measured against."""
     dormant: tuple[CheckpointRef, ...] = ()
     known: dict[str, CheckpointRef] = {}
     """Every checkpoint a decision may still name."""

@@ -71,8 +71,8 @@ def course_of(
     expected is a lower bound there.
 
     Args:
-        earlier: evaluations of the run before the stretch, in any order; those that do not lie
-            before it in the line's history are passed over.
+        earlier: evaluations of the same line before the stretch, in any order; those that do not
+            lie before it are passed over.
         points: evaluations of the stretch, oldest first, its start included.
         confidence: of both slopes (0..1).
 

@@ -57,7 +57,7 @@ def judge_plateau(
         outcome: what the attempt measured.
         history: generations of earlier attempts, oldest first.
         gates: confidence.
-        earlier: evaluations of the run before the attempt; they say how far the loss should have
+        earlier: evaluations of the line before the attempt; they say how far the loss should have
             fallen at the attempt's learning rate. Without them a line is flat that does not fall.
     """
     return (

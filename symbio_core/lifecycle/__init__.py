@@ -13,7 +13,7 @@ from symbio_core.lifecycle.decide import Choice, decide
 from symbio_core.lifecycle.phases import adapt, effective
 from symbio_core.lifecycle.plan import plan
 from symbio_core.lifecycle.replay import Folded, Pending, fold, replay, step
-from symbio_core.lifecycle.state import advance
+from symbio_core.lifecycle.state import advance, line_points
 
 __all__ = [
     "Choice",
@@ -30,6 +30,7 @@ __all__ = [
     "final_steps",
     "fold",
     "generation_price",
+    "line_points",
     "plan",
     "replay",
     "smallest_budget",

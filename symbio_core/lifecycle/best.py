@@ -29,6 +29,27 @@ def better(best: CheckpointRef | None, other: CheckpointRef | None) -> Checkpoin
     return other if other.val_bpb < best.val_bpb else best
 
 
+def better_text(best: CheckpointRef | None, other: CheckpointRef | None) -> CheckpointRef | None:
+    """Return which of two writes better, the first of equals.
+
+    A regression is measured against its quality, so that never falls: a lower loss of level text
+    does not count here, or many small falls would add up unseen. What was not judged, or has no
+    finite loss, is never the one.
+    """
+    if other is None or other.quality is None or not _is_finite(other.quality):
+        return best
+    if not math.isfinite(other.val_bpb):
+        return best
+    if best is None or best.quality is None:
+        return other
+    return other if other.quality.value > best.quality.value else best
+
+
+def writes_worse(ref: CheckpointRef, than: CheckpointRef | None) -> bool:
+    """Say whether the text of ``ref`` is surely worse than another's."""
+    return than is not None and _surely_better_text(ref.quality, than.quality) is False
+
+
 def best_of(refs: Iterable[CheckpointRef | None]) -> CheckpointRef | None:
     """Fold `better` over checkpoints; None if none of them has a finite loss."""
     start: CheckpointRef | None = None

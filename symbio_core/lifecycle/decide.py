@@ -97,8 +97,9 @@ class Case:
 
     @property
     def judged_best(self) -> CheckpointRef:
-        """The best of the best so far and all that sleep: where a regression returns to."""
-        return best_of([self.state.best, *self.state.dormant]) or self.outcome.start
+        """The best of both bests so far and all that sleep: where a regression returns to."""
+        awake = [self.state.best, self.state.best_text]
+        return best_of([*awake, *self.state.dormant]) or self.outcome.start
 
     @property
     def best(self) -> CheckpointRef:

@@ -336,7 +336,7 @@ class Run:
         pending = self._pending(plan)
         assert pending.outcome is not None
         assert pending.battery is not None
-        best, start, outcome = self.state.best, plan.start, pending.outcome
+        best, start, outcome = self.state.best_text, plan.start, pending.outcome
         if self._begins_afresh(plan):
             # What an earlier phase's weights could do is no measure for weights that knew nothing.
             best = start = None
@@ -363,7 +363,7 @@ class Run:
         """Ask whether the search stands still, and which way out there is."""
         outcome = self._pending(plan).outcome
         assert outcome is not None
-        earlier = tuple(p for attempt in self.attempts for p in attempt.outcome.points)
+        earlier = lifecycle.line_points(self.attempts, plan.start)
         return gates.judge_plateau(outcome, self.generations, self.config.gates, earlier)
 
     @move
@@ -545,6 +545,7 @@ class Run:
         uses += [(self.confirmed.id, "confirmed")] if self.confirmed else []
         uses += [(self._first.id, "start")] if self.is_open else []
         uses += [(state.best.id, "best")] if state.best else []
+        uses += [(state.best_text.id, "best text")] if state.best_text else []
         uses += [(state.line, "line")] if state.line else []
         found: dict[str, tuple[str, ...]] = {}
         for checkpoint, use in uses:

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from symbio_core.config import PHASES, RunConfig, changed
 from symbio_core.errors import StorageError
-from symbio_core.lifecycle import advance, best_of, better, decide, fold, plan, replay
+from symbio_core.lifecycle import advance, best_of, better, decide, fold, line_points, plan, replay
 from symbio_core.records import (
     Adaptation,
+    Attempt,
     Change,
     CheckpointRef,
     Decision,
+    EvalPoint,
     Interval,
     PhasePlan,
     RunState,
@@ -165,6 +167,44 @@ class Life:
         if before.best is not None:
             assert state.best is not None
             assert is_no_step_back(before.best, state.best)
+        if before.best_text is not None:
+            assert state.best_text is not None
+            assert value_of(state.best_text) >= value_of(before.best_text)
+            assert dumped(state.known[state.best_text.id]) == dumped(state.best_text)
+
+
+def test_text_that_fades_a_little_in_each_phase_is_measured_against_the_best_of_all(
+    config: RunConfig, facts: SimpleNamespace
+) -> None:
+    life = Life(config, facts)
+    fine = {"progress": True}
+    for turn, value in enumerate((0.6, 0.5, 0.42, 0.35)):
+        planned = plan(config, life.state)
+        assert planned is not None
+        planned = planned.model_copy(update={"start": planned.start or "first"})
+        bpb = 1.5 - 0.1 * turn
+        quality = facts.quality(value, 0.08)
+        one = Luck("done", 1.0, True, bpb, bpb, 0.0, quality, fine, (), 1.0, "stop")
+        life.attempt(planned, one, str(turn))
+    state = life.state
+    assert state.best_text is not None
+    assert state.best_text.id == "end 0"
+    assert state.best_text == state.known["end 0"], "so that it is kept"
+    assert state.best is not None
+    assert state.best.id == "end 1", (
+        "later ones are surely worse than the first, whatever their loss"
+    )
+    state = state.model_copy(update={"steps_spent": 100})
+    _, planned = facts.at(config, 4)
+    regressed = decide(
+        config, state, planned, facts.outcome(planned), (facts.verdict("regression", False),)
+    )
+    assert (regressed.kind, regressed.start) == ("rollback", "end 1")
+    worse = state.model_copy(update={"best": facts.ref("end 3", 1.2, quality=facts.quality(0.3))})
+    again = decide(
+        config, worse, planned, facts.outcome(planned), (facts.verdict("regression", False),)
+    )
+    assert again.start == "end 0"
 
 
 def is_no_step_back(old: CheckpointRef, new: CheckpointRef) -> bool:
@@ -179,6 +219,11 @@ def is_no_step_back(old: CheckpointRef, new: CheckpointRef) -> bool:
         if a.high < b.low:
             return False
     return new.val_bpb < old.val_bpb
+
+
+def value_of(ref: CheckpointRef) -> float:
+    assert ref.quality is not None
+    return ref.quality.value
 
 
 def dumped(record: Any) -> str:
@@ -359,3 +404,37 @@ def test_what_is_not_a_number_is_never_better(facts: SimpleNamespace) -> None:
         assert better(facts.ref("odd", odd), good) is good
     assert better(good, facts.ref("endless", 1.6, quality=endless)) is good
     assert best_of([None, None]) is None
+
+
+# --- what a line did before
+
+
+def test_the_points_of_a_line_are_those_of_its_own_ancestors(
+    config: RunConfig, facts: SimpleNamespace
+) -> None:
+    """Ends that were rolled back or put to sleep are no part of what came before."""
+    _, planned = facts.at(config, 2)
+
+    def attempt(name: str, start: str, *steps: int) -> Attempt:
+        points = tuple(
+            EvalPoint(step=s, line_step=s, train_nats=2.0, val_nats=2.0, val_bpb=1.0) for s in steps
+        )
+        outcome = facts.outcome(
+            planned, points=points, end=facts.ref(f"{name} end"), best=facts.ref(f"{name} best")
+        )
+        return Attempt(
+            plan=planned.model_copy(update={"start": start}), outcome=outcome, verdicts=(),
+            battery=facts.battery(facts.quality(0.5)),
+            decision=Decision(kind="advance", rule="advance", reason="", start=None),
+        )  # fmt: skip
+
+    attempts = (
+        attempt("a", "first", 0, 100),
+        attempt("ruined", "a end", 100, 150, 190),
+        attempt("b", "a end", 100, 200, 300),
+        attempt("c", "b best", 200, 280),
+    )
+    told = [p.line_step for p in line_points(attempts, "c end")]
+    assert told == [0, 100, 200, 280], "b was left at its best, in step 200"
+    assert [p.line_step for p in line_points(attempts, "ruined end")] == [0, 100, 150, 190]
+    assert line_points(attempts, "first") == line_points(attempts, None) == ()

@@ -207,6 +207,10 @@ class EvalPoint(Record):
     """Learning rate over its peak."""
 
 
+Weights = Literal["live", "ema", "shadow"]
+"""The weights as trained, their moving average, the consensus of those fused with them."""
+
+
 class CheckpointRef(Record):
     """A stored checkpoint and what is known about it."""
 
@@ -219,6 +223,10 @@ class CheckpointRef(Record):
     val_bpb: float
     val_nats: tuple[float, ...] = ()
     """Validation loss a batch on the fixed batches (nats a token), for paired comparison."""
+    serves: Weights = "live"
+    """Those of its weights that it is judged and shipped by: the best of those it holds."""
+    weights_bpb: dict[Weights, float] = {}
+    """Validation loss of each of its weights (bits a byte)."""
     quality: Interval | None = None
     """Battery quality (0..1), once judged."""
 

@@ -223,6 +223,8 @@ def _checkpoint(ref: CheckpointRef) -> CheckpointSummary:
         step=ref.step,
         formula=ref.formula,
         val_bpb=finite(ref.val_bpb),
+        serves=ref.serves,
+        weights_bpb={name: finite(bpb) for name, bpb in ref.weights_bpb.items()},
         quality=finite_interval(ref.quality),
     )
 

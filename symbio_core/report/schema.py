@@ -8,7 +8,14 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from symbio_core.config import PhaseName
-from symbio_core.records import AppliedChange, Confirmation, Environment, Interval, MachineCost
+from symbio_core.records import (
+    AppliedChange,
+    Confirmation,
+    Environment,
+    Interval,
+    MachineCost,
+    Weights,
+)
 from symbio_core.report.schema_search import (
     CandidateSummary,
     FusionSummary,
@@ -129,6 +136,10 @@ class CheckpointSummary(ReportPart):
     """Steps of the run spent when it was saved."""
     formula: str
     val_bpb: float | None
+    serves: Weights
+    """Those of its weights that it is judged by, and that are exported where it ships."""
+    weights_bpb: dict[Weights, float | None]
+    """Validation loss of each of its weights (bits a byte)."""
     quality: Interval | None
 
 

@@ -204,6 +204,20 @@ def use(report: FinalReport, attempts: Sequence[Attempt]) -> str:
             "shape and formula, tokenizer); final-report.json beside this page holds the same "
             "answer for programs."
         ),
+        _weights(report),
+    )
+
+
+def _weights(report: FinalReport) -> str:
+    if not report.shipped.weights_bpb:
+        return ""
+    return (
+        cells.heading("Which of its weights ship")
+        + cells.caption(
+            "A checkpoint holds up to three sets of weights. Each was measured on the same "
+            "validation text, and the set with the lowest loss is the one that is exported."
+        )
+        + tables.weights(report.shipped)
     )
 
 

@@ -10,7 +10,7 @@ from symbio_core.config import PhaseTable
 from symbio_core.records import Attempt, Confirmation, Contender, Effect
 from symbio_core.report.answer import is_sure, own_name, relative_cost
 from symbio_core.report.cells import FIRM, NONE, count, duration, fixed, ranged, table, where
-from symbio_core.report.schema import AttemptSummary, FinalReport
+from symbio_core.report.schema import AttemptSummary, CheckpointSummary, FinalReport
 from symbio_core.report.schema_search import CandidateSummary, Span
 
 DECISIONS = {
@@ -23,6 +23,11 @@ DECISIONS = {
 }
 
 
+WEIGHTS = {
+    "live": "as trained (live)",
+    "ema": "moving average of them (EMA)",
+    "shadow": "consensus of those fused with them (shadow)",
+}
 MOST_CANDIDATES = 12
 """Candidates whose economy is shown; final-report.json holds all."""
 
@@ -165,6 +170,19 @@ def layers(attempts: Sequence[Attempt]) -> str:
 
 def _moved(before: float, after: float, digits: int) -> str:
     return f"{before:.{digits}f} → {after:.{digits}f}"
+
+
+def weights(shipped: CheckpointSummary) -> str:
+    """List the validation loss of each of a checkpoint's weights, and which of them ship."""
+    rows = [
+        {
+            "weights": WEIGHTS[name],
+            "bits a byte": fixed(bpb),
+            "in words": "ship" if name == shipped.serves else "",
+        }
+        for name, bpb in shipped.weights_bpb.items()
+    ]
+    return table(rows, numbers=["bits a byte"])
 
 
 def efficiency(report: FinalReport) -> str:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from symbio_core.errors import BadInput, CheckpointDamaged
 from symbio_core.model import GPT
-from symbio_core.records import CheckpointRef, PhasePlan
+from symbio_core.records import CheckpointRef, PhasePlan, Weights
 from symbio_core.runner.workbench import Workbench
 from symbio_core.search import SearchState
 from symbio_core.storage import Loaded, Manifest, RunStore
@@ -228,14 +229,17 @@ class Vault:
             content = {"member": member.arrays(), "search": search.model_dump(mode="json")}
             # Saved before it is evaluated, and while it is.
             stored = self._thread.submit(self._put_all, content)
-        losses = {"live": bench.measure(member.model, bench.validation)}
+        losses: dict[Weights, npt.NDArray[np.float64]] = {
+            "live": bench.measure(member.model, bench.validation)
+        }
         if member.ema and bench.config.has("averaging"):
             losses["ema"] = bench.measure(member.averaged(), bench.validation)
         if member.shadow and bench.config.has("fusion"):
             losses["shadow"] = bench.measure(member.averaged("shadow"), bench.validation)
         serves = min(losses, key=lambda name: np.nan_to_num(losses[name].mean(), nan=np.inf))
         nats: Sequence[float] = [float(x) for x in losses[serves]]
-        val_bpb = bench.bpb(sum(nats) / len(nats), bench.validation)
+        bpb = {name: _mean_bpb(bench, loss) for name, loss in losses.items()}
+        val_bpb = bpb[serves]
         meta = {
             "phase": phase,
             "attempt": attempt,
@@ -254,7 +258,13 @@ class Vault:
             formula=member.formula,
             val_bpb=val_bpb,
             val_nats=tuple(nats),
+            serves=serves,
+            weights_bpb=bpb,
         )
+
+
+def _mean_bpb(bench: Workbench, nats: npt.NDArray[np.float64]) -> float:
+    return bench.bpb(sum(float(x) for x in nats) / len(nats), bench.validation)
 
 
 def _same_bytes(one: Mapping[str, Any], other: Any) -> bool:

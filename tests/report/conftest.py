@@ -89,6 +89,12 @@ def checkpoint(name: str, phase: str, attempt: int, step: int, formula: str, nat
         step=step,
         formula=formula,
         val_bpb=round(nats * 0.53, 4),
+        serves="ema",
+        weights_bpb={
+            "live": round(nats * 0.53 + 0.01, 4),
+            "ema": round(nats * 0.53, 4),
+            "shadow": round(nats * 0.53 + 0.002, 4),
+        },
         quality=interval(0.9 - 0.1 * nats, 0.03),
     )
 

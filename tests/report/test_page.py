@@ -297,3 +297,17 @@ def test_every_cell_names_its_column_for_readers_on_a_phone(read):
 def test_the_page_without_plotly_stays_small(life, confirmed):
     page = render(life.report(confirmed("evolved wins")), life.attempts)
     assert len(page) - len(get_plotlyjs()) < 300_000
+
+
+def test_the_losses_of_all_weights_stand_beside_those_that_ship(life, page):
+    assert life.shipped.serves == "ema"
+    rows = re.findall(r"<tr>(.*?)</tr>", page[page.index("Which of its weights ship") :])
+    told = {name: row for name in ("(live)", "(EMA)", "(shadow)") for row in rows if name in row}
+    for name, row in zip(("live", "ema", "shadow"), told.values(), strict=True):
+        assert f">{life.shipped.weights_bpb[name]:.4f}<" in row
+    assert [name for name, row in told.items() if ">ship<" in row] == ["(EMA)"]
+
+
+def test_a_report_of_a_run_that_never_told_them_has_no_such_table(life):
+    old = changed(life.shipped, weights_bpb={})
+    assert "Which of its weights ship" not in render(life.report(shipped=old), life.attempts)

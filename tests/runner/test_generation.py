@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from symbio_core import runner
 from symbio_core.config import RunConfig, changed
 from symbio_core.lifecycle import effective, generation_price
 from symbio_core.records import Adaptation, Candidate, Generation, PhasePlan
 from symbio_core.runner.coupling import Coupling
-from symbio_core.runner.generation import Population, Setting, plan_rungs, run_generation
+from symbio_core.runner.generation import (
+    Population,
+    Setting,
+    plan_rungs,
+    run_generation,
+)
 from symbio_core.runner.workbench import Workbench
 from symbio_core.search import Proposal, SearchState, initial_state
-from symbio_core.training import Member
+from symbio_core.training import Consensus, Member
 
 
 @pytest.fixture
@@ -125,14 +131,51 @@ def test_without_kuramoto_all_are_pulled_alike(bench: Workbench) -> None:
     assert len(set(alike.strengths(angles))) == 1
 
 
-def population(bench: Workbench, line: Member, phase: str, *formulas: str) -> Population:
+def population(
+    bench: Workbench, line: Member, phase: str, *formulas: str, **adaptation: float
+) -> Population:
     candidates = tuple(Candidate(formula=text) for text in formulas)
     proposal = Proposal(candidates=candidates, proposals=len(candidates), duplicates=0)
-    return Population(bench, line, setting_of(bench, phase), proposal, 0)
+    return Population(bench, line, setting_of(bench, phase, **adaptation), proposal, 0)
 
 
 def climb(trials: Population) -> None:
     trials.climb(0, trials.setting.rungs[0], lambda _step, _loss: None)
+
+
+def coupled(bench: Workbench, line: Member, **adaptation: float) -> tuple[Population, Coupling]:
+    trials = population(bench, line, "oxidation", "silu(x)", "relu(x)²", **adaptation)
+    climb(trials)
+    assert trials.coupling is not None
+    return trials, trials.coupling
+
+
+def test_a_consensus_that_would_do_harm_is_refused_and_leaves_no_trace(bench: Workbench) -> None:
+    trials, coupling = coupled(bench, line_of(bench))
+    coupling.consensus.perturb(30.0, torch.Generator().manual_seed(1))
+    before = [(t.member.fork(), t.nats) for t in trials.members]
+    coupling.fuse(trials.members, trials.setting.rungs[0])
+    assert (coupling.accepted, coupling.refused) == (0, 3)
+    assert coupling.hidden == [], "what did not happen slowed nothing down"
+    for trial, (weights, nats) in zip(trials.members, before, strict=True):
+        assert same(trial.member, weights)
+        assert trial.nats is nats
+
+
+def test_a_consensus_that_is_ahead_is_accepted_and_pulls_every_member(bench: Workbench) -> None:
+    line = line_of(bench)
+    trials, coupling = coupled(bench, line)
+    line.train(60, bench.train_batches("line"), lambda _: 1.0)
+    coupling.consensus = Consensus(line)
+    before = [(t.member.fork(), t.nats) for t in trials.members]
+    coupling.fuse(trials.members, trials.setting.rungs[0])
+    assert (coupling.accepted, coupling.refused) == (3, 0)
+    for trial, (weights, nats) in zip(trials.members, before, strict=True):
+        assert not same(trial.member, weights)
+        assert trial.nats is not None
+        assert nats is not None
+        assert trial.nats.mean() < nats.mean()
+    assert all(0.0 < factor < 1.0 for factor in coupling.hidden)
 
 
 def test_the_mirror_image_of_the_parent_needs_a_cold_twin_to_tell_why(bench: Workbench) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
+import torch
 
 from symbio_core import runner
 from symbio_core.config import changed
 from symbio_core.errors import DiskTooFull
-from symbio_core.records import PhasePlan
-from symbio_core.runner import Run
+from symbio_core.records import PhasePlan, Weights
+from symbio_core.runner import Run, finishing
+from symbio_core.runner.exported import WEIGHTS
 from symbio_core.runner.vault import Snapshot
 from symbio_core.storage import FolderStore
+from symbio_core.storage.canonical import tensors
 from symbio_core.training import Member
 from tests.conftest import tiny
 
@@ -42,6 +46,13 @@ def train(run: Run, member: Member, steps: int) -> None:
 def arrays_equal(one: Member, other: Member) -> bool:
     a, b = one.arrays(), other.arrays()
     return a.keys() == b.keys() and all(a[n].tobytes() == b[n].tobytes() for n in a)
+
+
+@torch.no_grad()
+def ruin(weights: list[torch.Tensor]) -> None:
+    rng = torch.Generator().manual_seed(1)
+    for weight in weights:
+        weight.add_(torch.randn(weight.shape, generator=rng))
 
 
 class Gate:
@@ -172,3 +183,28 @@ def test_time_that_training_stands_still_is_counted(
         run.vault.save_step(plan, line, step=9)
         run.vault.join()
     assert run.vault.stalled_s - before >= held_s / 2
+
+
+@pytest.mark.parametrize("best", get_args(Weights))
+def test_the_best_of_live_averaged_and_consensus_weights_is_what_is_exported(
+    opened: tuple[Run, PhasePlan], line: Snapshot, best: Weights
+) -> None:
+    run, plan = opened
+    member = line.member
+    train(run, member, 20)
+    good = [p.detach().clone() for p in member.model.parameters()]
+    member.ema, member.shadow = [w.clone() for w in good], [w.clone() for w in good]
+    sets = {"live": list(member.model.parameters()), "ema": member.ema, "shadow": member.shadow}
+    for name, weights in sets.items():
+        if name != best:
+            ruin(weights)
+    with run.writing():
+        saved = run.vault.save_end(plan, member, line.search, step=20)
+    assert saved.serves == best
+    assert set(saved.weights_bpb) == set(sets)
+    assert saved.val_bpb == saved.weights_bpb[best] == min(saved.weights_bpb.values())
+    with run.writing():
+        finishing.export(run, run.vault.load_model(saved.id), saved)
+    exported = tensors(run.store.read_file(WEIGHTS))
+    for (name, _), weight in zip(member.model.named_parameters(), good, strict=True):
+        assert np.array_equal(exported[name], weight.numpy())

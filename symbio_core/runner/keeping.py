@@ -48,7 +48,8 @@ def repair(root: str, run_id: str) -> list[str]:
     """Make anew what can be made from the rest of a run, and say what was done, a line each.
 
     A journal that cannot be read goes back to what stands before the damage; nothing is deleted:
-    the segments from there on are set aside in a folder of their own.
+    the segments from there on are set aside in a folder of their own. While they lie there no
+    checkpoint is deleted, so that whoever finds a copy of the damaged one can put all back.
 
     Raises:
         LeaseHeld: another process works on the run.
@@ -64,6 +65,7 @@ def repair(root: str, run_id: str) -> list[str]:
             # Once more: another repair may have come first.
             for key in _broken(store)[:1]:
                 done += [f"set aside: {where}" for where in store.journal.set_aside(key)]
+                done.append("no checkpoint is deleted while they lie there")
             if not store.journal.read():
                 # It tells of what is set aside; a person has asked to go back before that.
                 lease.check()

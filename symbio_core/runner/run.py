@@ -553,6 +553,9 @@ class Run:
         return found
 
     def _retain(self) -> None:
+        # What is set aside names checkpoints too, some of them where it is damaged.
+        if self.store.journal.aside():
+            return
         self.store.checkpoints.retain(set(self.referenced()))
 
 

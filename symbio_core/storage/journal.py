@@ -29,6 +29,7 @@ from symbio_core.storage.objects import ObjectStore, read_text
 
 _SEGMENT = re.compile(r"\d{8}\.jsonl")
 _NONE_BEFORE = ""
+_ASIDE = "set-aside-"
 
 
 class Heading(Record):
@@ -132,7 +133,7 @@ class Journal:
 
         Nothing is lost by it: they are copied before they are taken away.
         """
-        beside = f"{self.home}set-aside-{uuid4().hex[:8]}/"
+        beside = f"{self.home}{_ASIDE}{uuid4().hex[:8]}/"
         moved = []
         for key in reversed([key for key in self._found() if key >= first]):
             found = self.store.read(key)
@@ -144,6 +145,10 @@ class Journal:
                 moved.append(self.store.where(beside + key.removeprefix(self.home)))
         self._length = None
         return moved[::-1]
+
+    def aside(self) -> list[str]:
+        """Return the keys of all that was set aside and is still there."""
+        return self.store.keys(f"{self.home}{_ASIDE}")
 
     def _reader(self) -> Journal:
         reader = Journal(self.store, "")

@@ -301,6 +301,36 @@ def test_a_journal_goes_back_to_what_stands_before_its_damage(root: Path, what: 
     assert run.plan_next() is not None or run.is_open
 
 
+@pytest.mark.parametrize("how", DAMAGES)
+def test_what_a_journal_set_aside_names_is_kept_so_that_it_can_be_put_back(
+    root: Path, how: str
+) -> None:
+    checkpoints = root / "runs/one/checkpoints"
+    path = sorted((root / "runs/one/journal").iterdir())[3]
+    good = path.read_bytes()
+    before = set(checkpoints.rglob("*"))
+    DAMAGES[how](path)
+    code, told = invoke("fsck", "one", "--repair", "--storage", str(root))
+    assert code == 0, told
+    assert "no checkpoint is deleted" in told
+    run = runner.reopen(str(root), "one")
+    with run.writing():
+        run._retain()
+    run.release()
+    assert set(checkpoints.rglob("*")) >= before
+    for mark in path.parent.glob("*.jsonl"):
+        if mark.name >= path.name:
+            mark.unlink()
+    aside = next(path.parent.glob("set-aside-*"))
+    for segment in aside.iterdir():
+        segment.rename(path.parent / segment.name)
+    path.write_bytes(good)
+    aside.rmdir()
+    assert runner.reopen(str(root), "one").is_finished
+    runner.repair(str(root), "one")
+    assert runner.examine(str(root), "one", deep=True).wrong == ()
+
+
 def test_a_run_whose_journal_is_gone_is_not_begun_again_over_its_checkpoints(root: Path) -> None:
     home = root / "runs" / "one"
     shutil.rmtree(home / "journal")

@@ -62,9 +62,7 @@ class BpeTokenizer:
             texts: the train split, never a held-out one.
             vocab_size: ids wanted, marks and the 256 bytes included; a small text yields fewer.
         """
-        model = tokenizers.Tokenizer(models.BPE())
-        model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        model.decoder = decoders.ByteLevel()
+        model = _byte_level(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             special_tokens=list(MARKS),
@@ -78,8 +76,24 @@ class BpeTokenizer:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Make the tokenizer that `to_json` described."""
-        return cls(tokenizers.Tokenizer.from_str(text))
+        """Make the tokenizer that `to_json` described; only its vocabulary and merges are read.
+
+        Raises:
+            CorpusError: they are none of a byte-level BPE.
+        """
+        try:
+            described = json.loads(text)["model"]
+            vocab = {str(word): int(number) for word, number in described["vocab"].items()}
+            merges = [(str(left), str(right)) for left, right in described["merges"]]
+            # Looked at before the package sees it, which takes some of it and panics over some.
+            _bytes_of_ids(vocab)
+            if not all(vocab.keys() >= {left, right, left + right} for left, right in merges):
+                raise ValueError("its merges are not of its vocabulary")
+            model = _byte_level(models.BPE(vocab, merges))
+        except Exception as error:  # the package raises bare ones
+            raise _is_damaged(error) from error
+        model.add_special_tokens(list(MARKS))
+        return cls(model)
 
     def to_json(self) -> str:
         """Return the JSON that the package `tokenizers` reads (`tokenizer.json`)."""
@@ -125,8 +139,15 @@ class CharTokenizer:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Make the tokenizer that `to_json` described."""
-        return cls(json.loads(text)["characters"])
+        """Make the tokenizer that `to_json` described.
+
+        Raises:
+            CorpusError: it names no characters.
+        """
+        characters = json.loads(text).get("characters")
+        if not isinstance(characters, str):
+            raise _is_damaged("it names no characters")
+        return cls(characters)
 
     def to_json(self) -> str:
         """Return kind and characters as JSON."""
@@ -174,20 +195,33 @@ def tokenizer_from_json(text: str) -> Tokenizer:
     """
     try:
         described = json.loads(text)
-    except ValueError as error:
-        raise CorpusError(
-            f"tokenizer.json is damaged ({error}); remove it and prepare the corpus again"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _is_damaged(error) from error
     kind = described.get("kind") if isinstance(described, dict) else None
     if kind == "char":
         return CharTokenizer.from_json(text)
-    added = described.get("added_tokens", []) if isinstance(described, dict) else []
-    if [token.get("content") for token in added] != list(MARKS):
+    added = described.get("added_tokens") if isinstance(described, dict) else None
+    tokens = added if isinstance(added, list) else []
+    if [token.get("content") for token in tokens if isinstance(token, dict)] != list(MARKS):
         raise CorpusError(
             "tokenizer.json does not start with the chat marks, so it was not made by symbio; "
             "prepare the corpus again to train one"
         )
     return BpeTokenizer.from_json(text)
+
+
+def _byte_level(model: models.BPE) -> tokenizers.Tokenizer:
+    made = tokenizers.Tokenizer(model)
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return made
+
+
+def _is_damaged(why: object) -> CorpusError:
+    told = " ".join(str(why).split())[:200]
+    return CorpusError(
+        f"tokenizer.json is damaged ({told}); remove it and prepare the corpus again"
+    )
 
 
 def _bytes_of_ids(vocab: dict[str, int]) -> list[bytes]:
@@ -196,11 +230,19 @@ def _bytes_of_ids(vocab: dict[str, int]) -> list[bytes]:
     Byte-level BPE writes each byte as one printable character: printable ones stand for
     themselves, the others follow in order from U+0100 (Source: Radford et al. 2019, GPT-2,
     section 2.2 and its published encoder).
+
+    Raises:
+        ValueError: ids are left out, a mark has another, or a word is none of bytes.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in printable]
     byte_of = {chr(byte): byte for byte in printable}
     byte_of |= {chr(0x100 + place): byte for place, byte in enumerate(hidden)}
     words = sorted(vocab, key=lambda word: vocab[word])
-    assert [vocab[word] for word in words] == list(range(len(words)))
+    if [vocab[word] for word in words] != list(range(len(words))):
+        raise ValueError("its ids are not 0, 1, 2 and so on")
+    if words[: len(MARKS)] != list(MARKS):
+        raise ValueError("its first ids are not the chat marks")
+    if strange := [w for w in words if w not in MARKS and not (w and byte_of.keys() >= set(w))]:
+        raise ValueError(f"{strange[0]!r} is none of a byte-level vocabulary")
     return [word.encode() if word in MARKS else bytes(byte_of[c] for c in word) for word in words]

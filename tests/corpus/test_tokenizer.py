@@ -1,7 +1,10 @@
 """Tokenizers give back what they were given and know how many bytes each id stands for."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,11 +123,49 @@ def test_equal_texts_give_an_equal_tokenizer_in_any_process() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [("{", "tokenizer.json is damaged"), ("[]", "does not start with the chat marks"),
-     ('{"added_tokens": []}', "does not start with the chat marks")],
+     ('{"added_tokens": []}', "does not start with the chat marks"),
+     ('{"added_tokens": 7}', "does not start with the chat marks"),
+     ("[" * 100_000, "tokenizer.json is damaged"),
+     ('{"kind": "char"}', "tokenizer.json is damaged"),
+     ('{"kind": "char", "characters": [7]}', "tokenizer.json is damaged")],
 )  # fmt: skip
 def test_a_foreign_or_damaged_tokenizer_is_refused(text: str, told: str) -> None:
     with pytest.raises(CorpusError, match=f"{told}.*prepare the corpus again"):
         tokenizer_from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda model: model.clear(), "damaged"),
+        (lambda model: model["vocab"].update({"z": 10**6}), "its ids are not 0, 1, 2"),
+        (lambda model: model["vocab"].update({"z": "z"}), "damaged"),
+        (lambda model: model["vocab"].update({"<|user|>": 1, "<|assistant|>": 0}), "chat marks"),
+        (lambda model: model["vocab"].update({"": len(model["vocab"])}), "'' is none of a byte"),
+        (
+            lambda model: model["vocab"].update({"日": len(model["vocab"])}),
+            "'日' is none of a byte",
+        ),
+        (lambda model: model["merges"].append(["a", "q"]), "merges are not of its vocabulary"),
+        (lambda model: model["merges"].append("a"), "damaged"),
+    ],
+)
+def test_a_vocabulary_that_symbio_would_not_write_is_refused(
+    change: Callable[[dict[str, Any]], object], told: str
+) -> None:
+    described = json.loads(BPE.to_json())
+    change(described["model"])
+    with pytest.raises(CorpusError, match=f"tokenizer.json is .*{told}") as caught:
+        tokenizer_from_json(json.dumps(described))
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_but_vocabulary_and_merges_of_a_file_has_a_say() -> None:
+    described = json.loads(BPE.to_json())
+    described["padding"] = {"strategy": {"Fixed": 10**9}}
+    described["normalizer"] = {"type": "Lowercase"}
+    described["model"] |= {"type": "WordLevel", "dropout": 0.5}
+    assert tokenizer_from_json(json.dumps(described)).to_json() == BPE.to_json()
 
 
 def test_bpe_reads_back_what_the_package_itself_wrote() -> None:

@@ -9,15 +9,17 @@ import pickle  # noqa: TID251 - the trap that must not go off
 import shutil
 import struct
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
 from symbio_core import runner
@@ -338,10 +340,16 @@ def places(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from places(inner, (*path, key))
 
 
+DROPPED = object()
+
+
 def put(content: Any, path: tuple[Any, ...], value: Any) -> None:
     for key in path[:-1]:
         content = content[key]
-    content[path[-1]] = value
+    if value is DROPPED:
+        del content[path[-1]]
+    else:
+        content[path[-1]] = value
 
 
 @contextmanager
@@ -448,6 +456,97 @@ def test_no_value_in_a_manifest_with_a_right_hash_makes_a_traceback(
     finally:
         if not was_there:
             file.unlink()
+
+
+@FUZZ
+@given(data=st.data(), value=values, name=st.sampled_from(["config.json", "tokenizer.json"]))
+def test_no_value_in_a_model_to_take_away_makes_a_traceback(
+    forged: Path, data: st.DataObject, value: Any, name: str
+) -> None:
+    path = forged / HOME / "model" / name
+    before = path.read_bytes()
+    content = json.loads(before)
+    at = data.draw(st.sampled_from(sorted(places(content), key=repr)))
+    if data.draw(st.booleans()) and at and isinstance(at[-1], str):
+        put(content, at, DROPPED)
+    elif at:
+        put(content, at, value)
+    with listed_anew(forged, f"model/{name}", pretty_bytes(content if at else value)):
+        write_or_one_line(forged)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", lambda content: content.pop("format")),
+        ("config.json", lambda content: content.update(n_vocab=content["n_vocab"] - 1)),
+        ("tokenizer.json", lambda content: content.update(model={"type": "BPE"})),
+        ("tokenizer.json", lambda content: content.update(model=shifted(content["model"]))),
+    ],
+)
+def test_a_model_that_does_not_fit_together_writes_nothing(
+    forged: Path, name: str, change: Callable[[dict[str, Any]], object]
+) -> None:
+    content = json.loads((forged / HOME / "model" / name).read_bytes())
+    change(content)
+    with listed_anew(forged, f"model/{name}", pretty_bytes(content)):
+        assert "exported model of run 'one' is damaged" in str(write_or_one_line(forged))
+
+
+class Allocations(TorchDispatchMode):
+    """Sees how large a tensor becomes that takes memory (elements)."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.device.type == "cpu":
+            self.largest = max(self.largest, made.numel())
+        return made
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_that_declares_a_large_shape_is_refused_before_it_is_allocated(
+    forged: Path, tied: bool
+) -> None:
+    content = json.loads((forged / HOME / "model/config.json").read_bytes())
+    content["model"] |= {"n_embd": 2048, "n_head": 4, "n_layer": 2, "tie_embeddings": tied}
+    with (
+        listed_anew(forged, "model/config.json", pretty_bytes(content)),
+        Allocations() as allocations,
+    ):
+        assert "has the shape" in str(write_or_one_line(forged))
+    assert allocations.largest < 1_000_000
+
+
+def shifted(model: dict[str, Any]) -> dict[str, Any]:
+    return model | {"vocab": {word: at + 10**6 for word, at in model["vocab"].items()}}
+
+
+def write_or_one_line(root: Path) -> SymbioError | None:
+    try:
+        runner.sample(str(root), "one", "the", temperature=0.7, tokens=3, count=1, seed=1)
+    except SymbioError as error:
+        one_line(error)
+        return error
+    return None
+
+
+@contextmanager
+def listed_anew(root: Path, name: str, data: bytes) -> Iterator[None]:
+    """Put other content in the place of a file, and its hash into the list."""
+    path, listed = root / HOME / name, root / HOME / "files.json"
+    before, told = path.read_bytes(), listed.read_bytes()
+    content = json.loads(told)
+    content[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    content.pop("sha256", None)  # its own hash, which an earlier version did not write
+    path.write_bytes(data)
+    listed.write_bytes(pretty_bytes(content))
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+        listed.write_bytes(told)
 
 
 def test_a_configuration_beyond_all_bounds_is_refused_in_one_line(root: Path) -> None:

@@ -14,7 +14,7 @@ import io
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from typing import Any
@@ -308,10 +308,36 @@ class BucketStore:
             size=len(data),
             content_type="application/octet-stream",
             if_generation_match=generation,
+            retry=self._paced(self.where(key)),
+            timeout=self._timeout_s,
             **hashed,
-            **self._how(),
         )
         return str(blob.generation)
+
+    def _paced(self, name: str) -> Any:
+        """Return the way to try again, in which every try waits until ``name`` may be written.
+
+        The pieces of one session follow each other at once: only the last of them writes.
+        """
+
+        def policy(request: Callable[[], Any]) -> Callable[[], Any]:
+            is_first = True
+
+            def send() -> Any:
+                nonlocal is_first
+                if not is_first:
+                    self._pacer.wait(name)
+                is_first = False
+                try:
+                    return request()
+                finally:
+                    # Counted from the answer: nobody knows when the service took it up, or whether.
+                    self._pacer.hold(name)
+
+            sent: Callable[[], Any] = self._retry(send)
+            return sent
+
+        return policy
 
     def _deleted(self, name: str, generation: int | str) -> bool:
         """Delete that generation; False if another is there."""

@@ -34,3 +34,9 @@ class Pacer:
             self._free[name] = turn + self.interval_s
         if turn > now:
             self._sleep(turn - now)
+
+    def hold(self, name: str) -> None:
+        """Keep ``name`` from being written for an interval from now."""
+        with self._lock:
+            due = self._clock() + self.interval_s
+            self._free[name] = max(self._free.get(name, due), due)

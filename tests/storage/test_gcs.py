@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -409,6 +410,29 @@ def test_a_name_is_written_at_most_once_a_second(server: StorageServer, root: st
         store.create(f"b/{n}", SMALL)
     assert clock.slept == [1.0, 1.0, 1.0]
     assert not any(call.status == 429 for call in server.calls)
+
+
+@EITHER
+@pytest.mark.parametrize("fault", ["503", "429", "lost_reply", "reset_before"])
+def test_a_write_that_is_tried_again_keeps_its_distance_too(
+    server: StorageServer, root: str, fault: str, data: bytes
+) -> None:
+    clock = Clock()
+    pacer = Pacer(clock=lambda: clock.now, sleep=clock.sleep)
+    store = bucket_store(server, root, pacer=pacer, chunk_bytes=16 * BLOCK)
+    verb, pieces = ("PUT", 3) if data is LARGE else ("POST", 1)
+    at: list[float] = []
+    server.before = lambda method, path: at.append(clock.now) if method == verb else None
+    # Only the last piece of a session writes.
+    server.faults.add(Rule(fault, verb, "upload", count=2, skip=pieces - 1))
+    version = store.swap("a", data, None)
+    store.swap("a", b"next", version)
+    assert server.faults.total == 2
+    assert at[:pieces] == [100.0] * pieces, "the pieces before it did not wait"
+    writes = at[pieces - 1 :]
+    assert len(writes) >= 3
+    assert all(later - sooner >= 1.0 for sooner, later in pairwise(writes))
+    assert clock.now == 100.0 + 3, "and nothing waited longer than it had to"
 
 
 def test_a_name_that_others_write_too_is_tried_again(server: StorageServer, root: str) -> None:

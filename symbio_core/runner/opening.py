@@ -10,12 +10,9 @@ from symbio_core import lifecycle
 from symbio_core.config import RunConfig, changed, checked
 from symbio_core.errors import ConfigError, Damaged, UnknownRun
 from symbio_core.runner.run import FIRST_FUNCTION, Run
+from symbio_core.runner.vault import checkpoint_bytes
 from symbio_core.storage import ObjectStore, RunStore, list_runs, open_store
 
-BYTES_A_PARAMETER = 16
-"""float32 weights, averaged weights and two moments."""
-CHECKPOINTS_HELD = 16
-"""Checkpoints that a run may hold at once: ends, bests, dormant ones, the last step."""
 AIR_BYTES = 50_000_000
 """Reports, metrics, token files and some air."""
 
@@ -150,8 +147,5 @@ def _began(store: ObjectStore, name: str) -> str:
 
 
 def predicted_bytes(config: RunConfig) -> int:
-    """Return the disk space that a run's checkpoints will need (bytes)."""
-    model = config.model
-    tables = (1 if model.tie_embeddings else 2) * config.data.vocab_size * model.n_embd
-    blocks = model.n_layer * model.n_embd**2 * (4 + 2 * model.ffn_ratio)
-    return round((tables + blocks) * BYTES_A_PARAMETER * CHECKPOINTS_HELD) + AIR_BYTES
+    """Return the disk space that a run will need (bytes)."""
+    return checkpoint_bytes(config) + AIR_BYTES

@@ -37,11 +37,11 @@ from symbio_core.runner.generation import Gather, gather
 from symbio_core.runner.pace import Pace
 from symbio_core.runner.phase import PhaseRun
 from symbio_core.runner.places import work_folder
-from symbio_core.runner.vault import Snapshot, Vault
+from symbio_core.runner.vault import Snapshot, Vault, checkpoint_bytes
 from symbio_core.runner.workbench import Workbench
 from symbio_core.runner.writing import write_battery
 from symbio_core.search import initial_state
-from symbio_core.storage import RunStore
+from symbio_core.storage import FolderStore, RunStore
 from symbio_core.storage.canonical import pretty_bytes
 
 TOKENIZER = exported.TOKENIZER
@@ -171,6 +171,7 @@ class Run:
             LeaseHeld: another process works on the run; the message says which.
             LeaseLost: this one did, and another has taken it over.
             Damaged: the journal is gone, so that the run would begin anew.
+            DiskTooFull: the checkpoints that are still to come would not fit.
         """
         held = self.store.lease
         if held is not None and not held.is_released:
@@ -180,9 +181,17 @@ class Run:
             return
         if not self._events:
             self.store.refuse_if_journal_is_gone()
+        if not self.is_finished:
+            self._refuse_full_disk()
         events = self.store.claim(ttl_s=self.config.storage.lease_s, take_over=take_over)
         self._catch_up(events)
         self._mend()
+
+    def _refuse_full_disk(self) -> None:
+        store, home = self.store.store, self.store.checkpoints.home
+        if isinstance(store, FolderStore):  # A bucket has room, and each look costs a request.
+            held = sum(store.size(key) or 0 for key in store.keys(f"{home}/"))
+            store.check_writable(max(0, checkpoint_bytes(self.config) - held))
 
     def _catch_up(self, events: list[dict[str, Any]]) -> None:
         if events != self._events:

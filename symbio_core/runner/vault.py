@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from symbio_core.config import RunConfig
 from symbio_core.errors import BadInput, CheckpointDamaged
 from symbio_core.model import GPT
 from symbio_core.records import CheckpointRef, PhasePlan, Weights
@@ -24,6 +25,10 @@ from symbio_core.training import Member
 
 STEPS_KEPT = 2
 """Saves of a phase under way that stay: the newest, and the one before in case that is damaged."""
+CHECKPOINTS_HELD = 16
+"""Checkpoints that a run may hold at once: ends, bests, dormant ones, the last steps."""
+NUMBER_BYTES = 4
+"""float32, in which everything is saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +270,16 @@ class Vault:
 
 def _mean_bpb(bench: Workbench, nats: npt.NDArray[np.float64]) -> float:
     return bench.bpb(sum(float(x) for x in nats) / len(nats), bench.validation)
+
+
+def checkpoint_bytes(config: RunConfig) -> int:
+    """Return the disk space of all checkpoints that a run may hold at once (bytes)."""
+    model = config.model
+    tables = (1 if model.tie_embeddings else 2) * config.data.vocab_size * model.n_embd
+    blocks = model.n_layer * model.n_embd**2 * (4 + 2 * model.ffn_ratio)
+    weights = 1 + (config.optimiser.ema_decay > 0.0) + config.has("fusion")
+    moments = 2 * tables + (1 if config.optimiser.name == "muon" else 2) * blocks
+    return round((weights * (tables + blocks) + moments) * NUMBER_BYTES * CHECKPOINTS_HELD)
 
 
 def _same_bytes(one: Mapping[str, Any], other: Any) -> bool:

@@ -7,7 +7,7 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,12 @@ from symbio_core import runner
 from symbio_core.config import changed
 from symbio_core.errors import DiskTooFull, LeaseLost, NotWritable, StorageError
 from symbio_core.progress import Progress, subscribe
+from symbio_core.runner import opening
+from symbio_core.runner.vault import CHECKPOINTS_HELD, checkpoint_bytes
 from symbio_core.storage import FolderStore, RunStore
+from symbio_core.training import Member, prepare_device
 from tests.conftest import tiny
+from tests.faults.conftest import Lived
 
 MB = 1_000_000
 
@@ -30,15 +34,14 @@ class Disk:
         self.path = path
         self.filler = path / "filler"
 
-    def fill(self) -> None:
-        """Leave no byte free."""
+    def fill(self, leave: int = 0) -> None:
+        """Leave so many bytes free."""
         block = bytes(64 * 1024)
         with self.filler.open("ab", buffering=0) as file:
-            try:
+            with suppress(OSError):
                 while file.write(block) == len(block):
                     pass
-            except OSError:
-                return
+            file.truncate(file.tell() - leave)
 
     def free(self) -> None:
         self.filler.unlink()
@@ -150,18 +153,62 @@ def test_a_run_whose_disk_fills_up_goes_on_once_there_is_space_as_if_nothing_had
 
 
 def test_a_run_that_would_not_fit_is_refused_before_it_starts(
-    disk: Callable[[int], Disk], tiny_corpus: Path
+    disk: Callable[[int], Disk], tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = disk(20 * MB)
-    with pytest.raises(DiskTooFull, match=r"0\.02 GB free and this run needs about 0\.0[0-9] GB"):
+    monkeypatch.setattr(opening, "AIR_BYTES", 0)  # So that only checkpoints ask for room.
+    small = disk(8 * MB)
+    with pytest.raises(DiskTooFull, match=r"0\.01 GB free and this run needs about 0\.01 GB"):
         runner.open_run(tiny(tiny_corpus, small.path), "one")
     assert runner.names(str(small.path)) == []
 
 
-def test_what_a_run_writes_stays_below_what_was_predicted(whole: Path, tiny_corpus: Path) -> None:
-    held = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
-    predicted = runner.opening.predicted_bytes(changed(tiny(tiny_corpus, whole), {}))
-    assert held < predicted
+def test_a_run_that_would_not_fit_any_more_is_refused_before_it_goes_on(
+    disk: Callable[[int], Disk], tiny_corpus: Path
+) -> None:
+    small = disk(120 * MB)
+    run = runner.open_run(tiny(tiny_corpus, small.path), "one")
+    plan = run.plan_next()
+    assert plan is not None
+    run.release()
+    small.fill(leave=1 * MB)
+    trained: list[Progress] = []
+    unsubscribe = subscribe(trained.append)
+    with pytest.raises(DiskTooFull, match=r"0\.00 GB free and this run needs about 0\.01 GB"):
+        runner.reopen(str(small.path), "one").train(plan)
+    unsubscribe()
+    assert trained == []
+    small.free()
+    runner.reopen(str(small.path), "one").claim()
+
+
+def test_what_a_run_holds_never_exceeds_what_was_predicted(lived: Lived) -> None:
+    predicted = checkpoint_bytes(lived.config)
+    assert 0.1 * predicted < lived.most_held < predicted
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"without": ["fusion", "kuramoto"]},
+        {"optimiser.ema_decay": 0.0},
+        {"optimiser.name": "muon"},
+        {"model.tie_embeddings": True, "model.ffn": "gated"},
+    ],
+)
+def test_a_checkpoint_is_as_large_as_predicted(
+    tiny_corpus: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    config = changed(tiny(tiny_corpus, tmp_path), {"model.n_layer": 4, **changes})
+    member = Member(
+        config, config.data.vocab_size, "gelu(x)", prepare_device(config.compute), seed=1
+    )
+    tokens = np.ones((2, config.model.context), np.int64)
+    member.train(2, lambda _: (tokens, tokens), lambda _: 1.0)
+    if config.has("fusion"):
+        member.follow_shadow(0.1, 2)
+    size = sum(array.nbytes for array in member.arrays().values())
+    assert checkpoint_bytes(config) / CHECKPOINTS_HELD == pytest.approx(size, rel=0.02)
 
 
 def test_a_disk_that_becomes_read_only_is_named(disk: Callable[[int], Disk]) -> None:

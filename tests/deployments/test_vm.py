@@ -127,10 +127,7 @@ class Guarded:
     ) -> Machine:
         watch = WATCH.format(worker=worker, return_s=return_s)
         path = f"{PROJECT}:$PYTHONPATH"
-        script = f"#!/bin/bash
-PYTHONPATH={path} exec {sys.executable} - <<'END'
-{watch}
-END"
+        script = f"#!/bin/bash\nPYTHONPATH={path} exec {sys.executable} - <<'END'\n{watch}\nEND"
         order = Order(
             run_id="tree",
             name=self.name,

@@ -16,7 +16,7 @@ from symbio_core.profiles import profile
 from symbio_core.records import Decision, PhasePlan
 from symbio_core.report import FinalReport
 from tasks.life import decide, finish, open_run, plan_next
-from tasks.machines import remove_machine
+from tasks.machines import more_money, remove_machine
 from tasks.telling import Payload, announce, show_phase, show_report
 from tasks.working import close, run_at
 
@@ -53,8 +53,10 @@ async def live(config: RunConfig, run_id: str) -> FinalReport:
     try:
         await live_phases(config, run_id)
     except PriceCapReached as cap:
-        if not run_at(root, run_id).attempts:
-            raise  # There is nothing to report yet; what was saved stays.
+        run = run_at(root, run_id)
+        if not run.attempts:
+            # There is nothing to report yet; what was saved stays.
+            raise PriceCapReached(f"{cap}; {more_money(run)}") from cap
         reason = str(cap)
     finally:
         await remove_machine(root, run_id)

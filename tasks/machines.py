@@ -16,6 +16,7 @@ from symbio_core.errors import LeaseHeld, LeaseLost
 from tasks.working import in_thread, is_retryable, run_at
 
 if TYPE_CHECKING:
+    from symbio_core.runner import Run
     from symbio_core.runner.machines import RunMachine
 
 _machines: dict[tuple[str, str], RunMachine] = {}
@@ -42,6 +43,13 @@ def machine_of(root: str, run_id: str) -> RunMachine | None:
             secrets=_own_secrets(),
         )
     return _machines[root, run_id]
+
+
+def more_money(run: Run) -> str:
+    """Say how a run goes on that the cap on dollars has ended before it could tell anything."""
+    from symbio_core.runner import resume_command
+
+    return f"go on with: {resume_command(run)} --max-cost MORE"
 
 
 def _own_secrets() -> dict[str, str]:

@@ -91,16 +91,28 @@ def resume(
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Also from a process that still holds the run.")
     ] = False,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0.01, help="From now on end well before this cost ($).")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="From now on: budget.max_usd, compute.gce.* …"
+        ),
+    ] = None,
 ) -> None:
     """Go on with a run that was interrupted, from its last checkpoint."""
     from symbio_core import runner
 
+    changes: dict[str, Any] = {} if max_cost is None else {"budget.max_usd": max_cost}
+    changes |= dict(_assignment(text) for text in settings or [])
     # Held before anything is started, so that a second one is refused at once.
     held = runner.reopen(storage, run_name)
     for line in runner.damage(held):
         err.print(line, markup=False, soft_wrap=True)
     held.claim(take_over=take_over)
     try:
+        held.change(changes)
         _live(held.config, run_name, plain=plain, root=storage)
     finally:
         held.release()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from symbio_core.config import StorageSettings
 from symbio_core.monitors import t_interval
 from symbio_core.records import Interval
+from symbio_core.runner import changing
 from symbio_core.runner.exported import load_exported
 from symbio_core.runner.opening import reopen
 from symbio_core.runner.places import address
@@ -33,6 +34,11 @@ def storage_option(run: Run) -> str:
     return "" if root == StorageSettings().root else f" --storage {root}"
 
 
+def resume_command(run: Run) -> str:
+    """Return the command that goes on with a run."""
+    return f"symbio resume {run.run_id}{storage_option(run)}"
+
+
 def stands_at(run: Run) -> str:
     """Say in a few words how far a run has come."""
     if run.is_finished:
@@ -51,11 +57,12 @@ def summary(run: Run) -> list[str]:
         f"{run.state.steps_spent} of {run.config.budget.steps} steps"
     ]
     lines += [f"{a.outcome.phase}: {a.decision.reason}" for a in run.attempts]
+    lines += changing.told(run.events)
     lines += [f"flag: {flag}" for flag in run.state.flags]
     if run.confirmation is not None:
         lines.append(f"verdict: {run.confirmation.sentence}")
     if not run.is_finished:
-        lines.append(f"go on with: symbio resume {run.run_id}{storage_option(run)}")
+        lines.append(f"go on with: {resume_command(run)}")
     return lines
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, wraps
@@ -17,7 +17,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from symbio_core import gates, lifecycle, progress
 from symbio_core.config import PHASES, RunConfig, checked
-from symbio_core.errors import CheckpointDamaged, Damaged, Overtime, StorageError
+from symbio_core.errors import CheckpointDamaged, ConfigError, Damaged, Overtime, StorageError
 from symbio_core.records import (
     Attempt,
     Battery,
@@ -32,7 +32,7 @@ from symbio_core.records import (
     Verdict,
 )
 from symbio_core.report import FinalReport
-from symbio_core.runner import exported, finishing
+from symbio_core.runner import changing, exported, finishing
 from symbio_core.runner.generation import Gather, gather
 from symbio_core.runner.pace import Pace
 from symbio_core.runner.phase import PhaseRun
@@ -70,10 +70,9 @@ class Run:
 
     def __init__(self, run_id: str, config: RunConfig, store: RunStore) -> None:
         self.run_id = run_id
-        self.config = config
         self.store = store
         self._events: list[dict[str, Any]] = store.journal.read()
-        self._folded = _understood(run_id, config, self._events)
+        self.config, self._folded = _understood(run_id, config, self._events)
         self._is_unsure = False
         """Whether a line may have reached the journal though its writing failed."""
 
@@ -196,7 +195,7 @@ class Run:
     def _catch_up(self, events: list[dict[str, Any]]) -> None:
         if events != self._events:
             self._events = events
-            self._folded = _understood(self.run_id, self.config, events)
+            self.config, self._folded = _understood(self.run_id, self.config, events)
         self._is_unsure = False
 
     def hold(self) -> None:
@@ -268,6 +267,26 @@ class Run:
             member = Vault(elder.store, self.bench).load(elder.state.best.id).member
         start = self.vault.save_start(member, initial_state(member.formula))
         self._note("started", checkpoint=start)
+
+    @move
+    def change(self, asked: Mapping[str, Any]) -> None:
+        """Go on under other settings, where no decision rests on them, and note what changed.
+
+        Args:
+            asked: new values by dotted key.
+
+        Raises:
+            ConfigError: the run is finished, or a setting has to stay as it is.
+        """
+        changes = changing.differences(self.config, asked)
+        if changes and self.state.finished is not None:
+            raise ConfigError(
+                f"run '{self.run_id}' is finished, so {next(iter(changes))} changes nothing any "
+                f"more; begin another from its model by `symbio run --start-from {self.run_id}`"
+            )
+        if changes:
+            self._note(changing.EVENT, changes=changes)
+            self.config = changing.as_changed(self.config, self._events)
 
     @move
     def plan_next(self) -> PhasePlan | None:
@@ -583,8 +602,8 @@ def cache_of(config: RunConfig) -> Path:
 
 def _understood(
     run_id: str, config: RunConfig, events: Sequence[dict[str, Any]]
-) -> lifecycle.Folded:
-    """Fold a journal after seeing that all of it is of the form that the moves rely on."""
+) -> tuple[RunConfig, lifecycle.Folded]:
+    """Return settings as changed since, and the fold of a journal that the moves can rely on."""
     try:
         for event in events:
             if not isinstance(event["event"], str) or not isinstance(event["at"], str):
@@ -593,8 +612,17 @@ def _understood(
                 CheckpointRef.model_validate(event["checkpoint"])
             if event["event"] == "confirmed":
                 Confirmation.model_validate(event["confirmation"])
-        return lifecycle.fold(config, events)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError) as error:
+        config = changing.as_changed(config, events)
+        return config, lifecycle.fold(config, events)
+    except (
+        ConfigError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        AssertionError,
+    ) as error:
         why = " ".join(str(error).split())
         raise Damaged(
             f"the journal of run '{run_id}' was damaged or changed by hand ({why}); "

@@ -150,9 +150,14 @@ def test_an_interrupted_run_ends_with_130_and_can_be_resumed(
     there = str(tmp_path / "storage")
     told = symbio("status", "cut", "--storage", there, where=tmp_path.parent).stdout
     assert f"symbio resume cut --storage {there}" in " ".join(told.split())
-    done = symbio("resume", "cut", "--plain", where=tmp_path)
+    kept = symbio("resume", "cut", "--plain", "--set", "seed=99", where=tmp_path)
+    assert kept.returncode == 2
+    assert "'seed'" in kept.stderr
+    done = symbio("resume", "cut", "--plain", "--max-cost", "7", where=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "verdict" in done.stdout
+    told = symbio("status", "cut", where=tmp_path).stdout
+    assert "budget.max_usd from None to 7.0" in " ".join(told.split())
 
 
 def test_settings_can_come_from_a_file(tiny_corpus: Path, tmp_path: Path) -> None:

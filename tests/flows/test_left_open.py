@@ -127,6 +127,9 @@ def test_a_phase_that_the_cap_on_dollars_ends_does_not_stay_running(
 
     ended = asyncio.run(life())
     assert isinstance(ended, PriceCapReached), ended
+    assert str(ended).endswith(
+        "go on with: symbio resume spent --storage gs://runs/here --max-cost MORE"
+    )
     [phase] = asyncio.run(phases_of("spent"))
     assert phase.state is not None
     assert phase.state.is_crashed(), phase.state

@@ -43,8 +43,7 @@ def up(run_name: RunName, storage: Bucket = "storage") -> None:
     """Launch the machine of a run, or find the one it has; a run does this by itself."""
     from symbio_core.runner import clouding
 
-    with clouding.machine_of(storage, run_name, clouding.prefect_address(), _say) as keeper:
-        machine = keeper.up()
+    machine = clouding.bring_up(storage, run_name, clouding.prefect_address(), _say)
     out.print(
         f"{machine.name} runs in {machine.zone}; it ends itself when nothing is trained on it"
     )
@@ -66,7 +65,8 @@ def status(
     for one in clouding.machines(config):
         kind = f"{one.machine_type} ({'spot' if one.spot else 'full price'})"
         table.add_row(one.name, one.zone, one.status, kind, one.run, _clock(one.started))
-    out.print(table if table.rows else "no machines")
+    out.print(table if table.rows else f"no machines of {config.storage.root}", markup=False)
+    _show_foreign(config)
     if run_name is not None:
         _show_costs(clouding.ledger_of(storage, run_name))
 
@@ -125,6 +125,7 @@ def sweep(
     from symbio_core.runner import clouding
 
     config = _settings(None, storage, profile_name, settings, config_file)
+    _show_foreign(config)
     found = clouding.orphans(config)
     for one in found:
         age = duration(one.age_s)
@@ -182,6 +183,15 @@ def _settings(
     changes: dict[str, Any] = _from_toml(config_file) if config_file is not None else {}
     changes |= {"storage.root": storage} | dict(_assignment(text) for text in settings or [])
     return changed(profile(profile_name), changes)
+
+
+def _show_foreign(config: RunConfig) -> None:
+    from symbio_core.runner import clouding
+
+    for one in clouding.foreign(config):
+        machine = one.machine
+        whose = f"for {one.root}, see --storage {one.root}" if one.root else "for another storage"
+        _say(f"{machine.name} in {machine.zone} is {machine.status} {whose}")
 
 
 def _show_costs(ledger: Any) -> None:

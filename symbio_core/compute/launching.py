@@ -232,7 +232,7 @@ class Launcher:
             spent = self.ledger.usd(now)
             raise PriceCapReached(
                 f"${spent:.2f} of the cap of ${self.cap_usd:.2f} are spent and the rest pays for "
-                f"no further machine in {place.zone} ({cost.note}); raise --max-cost to go on"
+                f"no further machine in {place.zone} ({cost.note})"
             )
         attempt = MachineAttempt(
             name=machine_name(self.run_id, len(self.ledger.attempts) + 1, settings.label),

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from symbio_core.compute.gce import Provisioner
-from symbio_core.compute.machines import RUN_LABEL, Disk, KeptSecret, Machine, label_value
+from symbio_core.compute.instance import machine_of
+from symbio_core.compute.machines import (
+    LABEL,
+    RUN_LABEL,
+    Disk,
+    KeptSecret,
+    Machine,
+    label_value,
+)
 from symbio_core.compute.secret_manager import delete_secret, list_secrets
 from symbio_core.errors import CloudRefused
 from symbio_core.records import Record
 
+ROOT_KEY = "symbio-root"
+"""Metadata by which a machine knows the storage root that it works for."""
 GRACE_S = 900.0
 """Nothing younger is called an orphan: its run may not have taken its lease yet (s)."""
 
@@ -26,6 +36,14 @@ class Orphan(Record):
     """Label of the run that it belonged to."""
     age_s: float
     why: str
+
+
+class Foreign(Record):
+    """A machine of symbio that belongs to runs of another storage root."""
+
+    machine: Machine
+    root: str
+    """That storage root; empty where the machine does not say."""
 
 
 class Swept(Record):
@@ -102,6 +120,23 @@ def find_orphans(
         longest_s=provisioner.settings.max_run_hours * 3600.0,
         grace_s=grace_s,
     )
+
+
+def find_foreign(provisioner: Provisioner) -> tuple[Foreign, ...]:
+    """Return the project's machines that carry symbio's label with another owner, oldest first."""
+    found = [
+        Foreign(machine=machine_of(instance), root=_root_of(instance))
+        for page in provisioner.pages("Instances", "aggregated_list", filter=f"labels.{LABEL}:*")
+        for scoped in page.items.values()
+        for instance in scoped.instances
+        if instance.labels.get(LABEL, "") not in ("", provisioner.settings.label)
+    ]
+    return tuple(sorted(found, key=lambda one: (one.machine.created or 0.0, one.machine.name)))
+
+
+def _root_of(instance: Any) -> str:
+    told = {item.key: item.value for item in instance.metadata.items}
+    return str(told.get(ROOT_KEY, ""))
 
 
 def _swept(provisioner: Provisioner, orphan: Orphan) -> Swept:

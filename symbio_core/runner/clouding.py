@@ -13,16 +13,25 @@ from symbio_core.compute.doctor import Check, examine
 from symbio_core.compute.gce import Provisioner
 from symbio_core.compute.ledger import Ledger
 from symbio_core.compute.machines import Machine, label_value, owned_by
-from symbio_core.compute.sweep import GRACE_S, Orphan, Swept, find_orphans, sweep
+from symbio_core.compute.sweep import (
+    GRACE_S,
+    Foreign,
+    Orphan,
+    Swept,
+    find_foreign,
+    find_orphans,
+    sweep,
+)
 from symbio_core.config import RunConfig
-from symbio_core.errors import SymbioError, UnknownRun
+from symbio_core.errors import ConfigError, PriceCapReached, SymbioError, UnknownRun
 from symbio_core.runner.accounts import read_ledger
+from symbio_core.runner.inspecting import resume_command
 from symbio_core.runner.machines import RunMachine, passed_on
 from symbio_core.runner.opening import reopen
 from symbio_core.storage import list_runs, open_store
 from symbio_core.storage.lease import Lease, lease_of
 
-__all__ = ["Check", "Ledger", "Machine", "Orphan", "Swept"]
+__all__ = ["Check", "Foreign", "Ledger", "Machine", "Orphan", "Swept"]
 PROBE_BYTES = 1
 
 
@@ -44,9 +53,28 @@ def machine_of(
         lease.release()
 
 
+def bring_up(root: str, run_id: str, api_url: str, say: Callable[[str], None]) -> Machine:
+    """Return the machine of a run, running: the one it has, or one that is launched.
+
+    Raises:
+        PriceCapReached: the cap leaves no money for one; the message says how to raise it.
+    """
+    try:
+        with machine_of(root, run_id, api_url, say) as keeper:
+            return keeper.up()
+    except PriceCapReached as cap:
+        command = resume_command(reopen(root, run_id))
+        raise PriceCapReached(f"{cap}; go on with: {command} --max-cost MORE") from cap
+
+
 def machines(config: RunConfig) -> tuple[Machine, ...]:
     """Return all machines of the runs in this storage, oldest first."""
     return _provisioner(config).list_owned()
+
+
+def foreign(config: RunConfig) -> tuple[Foreign, ...]:
+    """Return machines of other storage roots in the same project, oldest first; all are let be."""
+    return find_foreign(_provisioner(config))
 
 
 def find_machine(config: RunConfig, run_id: str) -> Machine:
@@ -104,10 +132,18 @@ def doctor(config: RunConfig) -> tuple[Check, ...]:
 
 
 def orphans(config: RunConfig) -> tuple[Orphan, ...]:
-    """Return what runs of this storage left behind and nobody needs."""
-    return find_orphans(
-        _provisioner(config), live_runs=live_runs(config.storage.root), clock=time.time
-    )
+    """Return what runs of this storage left behind and nobody needs.
+
+    Raises:
+        ConfigError: the storage is no bucket, and machines work for runs in a bucket only.
+    """
+    root = config.storage.root
+    if not is_bucket(root):
+        raise ConfigError(
+            f"storage '{root}' is a folder, and no machine in the cloud works for one; name the "
+            "bucket whose runs had the machines: --storage gs://BUCKET/PREFIX"
+        )
+    return find_orphans(_provisioner(config), live_runs=live_runs(root), clock=time.time)
 
 
 def sweep_up(config: RunConfig, found: tuple[Orphan, ...]) -> tuple[Swept, ...]:
@@ -122,10 +158,13 @@ def sweep_up(config: RunConfig, found: tuple[Orphan, ...]) -> tuple[Swept, ...]:
     return swept
 
 
-def live_runs(root: str) -> list[str] | None:
-    """Return the runs that a parent holds, or did until just now; None where there is no bucket."""
-    if not root.startswith("gs://"):
-        return None
+def is_bucket(root: str) -> bool:
+    """Say whether a storage root is one that machines in the cloud can work for."""
+    return root.startswith("gs://")
+
+
+def live_runs(root: str) -> list[str]:
+    """Return the runs that a parent holds, or did until just now."""
     store, just_now = open_store(root), datetime.now(UTC) - timedelta(seconds=GRACE_S)
     leases = {name: lease_of(store, name) for name in list_runs(store)}
     return [name for name, lease in leases.items() if lease and lease.expires > just_now]

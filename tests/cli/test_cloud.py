@@ -172,15 +172,46 @@ def test_a_run_of_the_same_name_in_another_bucket_keeps_its_machine(
     config = changed(tiny(tiny_corpus, tmp_path), ON_GCE | {"storage.root": theirs})
     runner.begin(config, "tree").release()
     assert symbio("up", "tree", "--storage", theirs).exit_code == 0
-    their_machine = next(iter(gce.world.vms))
+    [(zone, their_machine)] = gce.world.vms
     assert symbio("up", "tree", "--storage", ROOT).exit_code == 0
     assert len(gce.world.vms) == 2
     assert symbio("down", "tree", "--storage", ROOT).exit_code == 0
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + 3600.0)
-    assert "nothing to sweep" in symbio("sweep", *PROJECT, "--yes").output
-    assert list(gce.world.vms) == [their_machine]
+    theirs_is_named = f"{their_machine} in {zone} is RUNNING for {theirs}"
+    swept = symbio("sweep", *PROJECT, "--yes").output
+    assert "nothing to sweep" in swept
+    assert theirs_is_named in swept
+    assert theirs_is_named in symbio("status", *PROJECT).output
+    assert list(gce.world.vms) == [(zone, their_machine)]
     assert symbio("down", "tree", "--storage", theirs).exit_code == 0
+    assert gce.world.vms == {}
+
+
+def test_a_storage_that_is_no_bucket_is_told_so_and_hides_no_machine(
+    gce: ComputeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert symbio("up", "tree", "--storage", ROOT).exit_code == 0
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 3600.0)
+    [name] = [name for _, name in gce.world.vms]
+    seen = symbio("status", *PROJECT[:2]).output
+    assert "no machines of storage" in seen
+    assert f"{name} in us-central1-a is RUNNING for {ROOT}, see --storage {ROOT}" in seen
+    swept = symbio("sweep", *PROJECT[:2], "--yes")
+    assert f"is RUNNING for {ROOT}" in swept.output
+    assert "--storage gs://BUCKET/PREFIX" in str(swept.exception)
+    assert [name for _, name in gce.world.vms] == [name]
+    assert symbio("down", "tree", "--storage", ROOT).exit_code == 0
+
+
+def test_what_the_cap_refuses_by_hand_says_how_to_raise_it(
+    gce: ComputeServer, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    poor = ON_GCE | {"budget.max_usd": 0.001}
+    runner.begin(changed(tiny(tiny_corpus, tmp_path), poor), "poor").release()
+    refused = str(symbio("up", "poor", "--storage", ROOT).exception)
+    assert f"go on with: symbio resume poor --storage {ROOT} --max-cost MORE" in refused
     assert gce.world.vms == {}
 
 

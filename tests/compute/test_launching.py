@@ -378,7 +378,7 @@ def test_a_machine_is_not_ordered_where_the_cap_leaves_no_money(
     launcher: Launcher, server: ComputeServer
 ) -> None:
     launcher.cap_usd = 0.01
-    with pytest.raises(PriceCapReached, match=r"cap of \$0\.01.*--max-cost"):
+    with pytest.raises(PriceCapReached, match=r"cap of \$0\.01.*no further machine"):
         launcher.bring_up()
     assert "insert" not in server.methods_called()
 

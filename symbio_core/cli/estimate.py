@@ -35,9 +35,14 @@ def estimate(
         float | None, typer.Option("--tokens-per-s", min=1.0, help="A speed you know.")
     ] = None,
     like: Annotated[
-        str | None, typer.Option(help="An earlier run whose measured speed to go by.")
+        str | None,
+        typer.Option(
+            help="An earlier run whose measured speed to go by; else the newest on such a machine."
+        ),
     ] = None,
-    storage: Annotated[str | None, typer.Option(help="Where that run is kept.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Where earlier runs are kept, which tell the speed.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The figures alone, as JSON.")] = False,
 ) -> None:
     """Say how many hours and dollars a run would take on Google Cloud; nothing is started."""

@@ -84,7 +84,8 @@ def assumed_speed(config: RunConfig) -> Speed:
         is_measured=False,
         based_on=(
             f"an assumption: {name} at {UTILISATION:.0%} of {peak / 1e12:g} TFLOP/s and "
-            f"{1000 * STEP_S:g} ms a step; nothing was measured (--like RUN goes by a run's figure)"
+            f"{1000 * STEP_S:g} ms a step; nothing was measured on it in {config.storage.root} "
+            "(--like RUN goes by another run's figure)"
         ),
     )
 

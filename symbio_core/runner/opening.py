@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from difflib import get_close_matches
 
@@ -111,9 +112,7 @@ def find_donor(store: ObjectStore, config: RunConfig) -> str | None:
         return None
     root = config.storage.root
     if config.start_from == "latest":
-        newest_first = sorted(list_runs(store), key=lambda n: _began(store, n), reverse=True)
-        runs = (_readable(root, name) for name in newest_first)
-        latest = next((run for run in runs if run is not None and run.is_finished), None)
+        latest = next(finished_runs(root), None)
         if latest is None:
             return None
         elder = latest
@@ -127,6 +126,15 @@ def find_donor(store: ObjectStore, config: RunConfig) -> str | None:
             "or start without start_from"
         )
     return elder.run_id
+
+
+def finished_runs(root: str) -> Iterator[Run]:
+    """Yield the finished runs of a storage root that can be read, newest first."""
+    store = open_store(root)
+    for name in sorted(list_runs(store), key=lambda n: _began(store, n), reverse=True):
+        run = _readable(root, name)
+        if run is not None and run.is_finished:
+            yield run
 
 
 def _readable(root: str, name: str) -> Run | None:

@@ -16,7 +16,10 @@ from symbio_core.compute.estimate import assumed_speed, estimate, speed_like, to
 from symbio_core.config import RunConfig, changed
 from symbio_core.errors import ConfigError, UnknownRun
 from symbio_core.profiles import demo, l4
+from symbio_core.records import MachineCost
 from symbio_core.runner.estimating import estimate_run
+from tests.cloud.guard import only_loopback
+from tests.cloud.storage_server import StorageServer
 from tests.conftest import tiny
 from tests.runner.test_turns import phase
 
@@ -105,6 +108,48 @@ def test_a_run_that_is_not_there_is_refused(finished: RunConfig) -> None:
         estimate_run(finished, like="measure")
     with pytest.raises(ConfigError, match="leave one of them out"):
         estimate_run(finished, like="measured", tokens_per_s=1.0)
+
+
+def on_machine(config: RunConfig, run_id: str, machine_type: str) -> None:
+    """Live a run through one phase as if on a cloud machine, and finish it."""
+    run = runner.open_run(config, run_id)
+    phase(run)
+    paid = MachineCost(
+        name=f"symbio-{run_id}-1", zone="us-central1-a", machine_type=machine_type, spot=True,
+        seconds=90.0, billed_s=90, usd=0.01, usd_per_hour=0.3, price_note="", ended="delete",
+        is_over=True,
+    )  # fmt: skip
+    run._note("machine", machine=paid)
+    run.finish("enough was seen")
+
+
+def test_the_newest_finished_run_on_such_a_machine_gives_the_speed(
+    tiny_config: RunConfig,
+) -> None:
+    assert not estimate_run(tiny_config).speed.is_measured, "there is none yet"
+    on_machine(tiny_config, "first", "g2-standard-4")
+    on_machine(tiny_config, "second", "g2-standard-4")
+    on_machine(tiny_config, "third", "a2-highgpu-1g")
+    runner.open_run(tiny_config, "fourth").release()
+    found = estimate_run(tiny_config).speed
+    assert found.is_measured
+    assert "run second on g2-standard-4" in found.based_on
+    assert found == estimate_run(tiny_config, like="second").speed
+    other = changed(tiny_config, {"compute.gce.machine_type": "a3-highgpu-1g"})
+    assert "nothing was measured" in estimate_run(other).speed.based_on
+
+
+def test_what_ran_on_no_cloud_machine_says_nothing_of_one(finished: RunConfig) -> None:
+    assert not estimate_run(finished).speed.is_measured
+
+
+def test_a_storage_out_of_reach_leaves_an_assumption_that_says_so() -> None:
+    with only_loopback(), StorageServer() as bucket, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
+        found = estimate_run(changed(l4(), {"storage.root": "gs://nowhere/runs"}))
+    assert not found.speed.is_measured
+    assert "gs://nowhere" in found.speed.based_on
+    assert "could not be looked at" in found.speed.based_on
 
 
 # --- the command

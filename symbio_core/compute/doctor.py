@@ -21,6 +21,8 @@ SERVICES = {
 """Google services that a cloud run uses, and what for."""
 PERMISSIONS = (
     "compute.disks.create",
+    "compute.disks.delete",
+    "compute.disks.list",
     "compute.instances.create",
     "compute.instances.delete",
     "compute.instances.get",
@@ -35,16 +37,25 @@ PERMISSIONS = (
     "compute.zoneOperations.list",
     "iam.serviceAccounts.actAs",
 )
+OWN_PERMISSIONS = (
+    "compute.instances.delete",
+    "compute.instances.get",
+    "compute.instances.stop",
+    "compute.zoneOperations.get",
+)
+"""What a machine's account may do in the project, so that the machine can remove itself."""
+YOU = "user:$(gcloud config get account)"
+"""Whoever runs the command, as a member of a policy."""
 
 
 class Check(Record):
     """One line of the table."""
 
     what: str
-    state: Literal["ok", "fails", "unknown"]
+    state: Literal["ok", "warning", "fails", "unknown"]
     found: str
     mend: str = ""
-    """The command, or the page, that mends it."""
+    """The command that mends it; behind a `#` what else there is to know."""
 
     @property
     def ok(self) -> bool:
@@ -79,7 +90,7 @@ def examine(
         *_quotas(provisioner),
         *_machine_types(provisioner),
         _image(provisioner),
-        _account(provisioner),
+        _account(provisioner, bucket),
         *_prices(provisioner),
         _bucket(provisioner, bucket, try_bucket),
     )
@@ -91,13 +102,13 @@ def _login(provisioner: Provisioner) -> Check:
         provisioner.quotas()
     except CloudRefused as error:
         if error.code in ("network",):
-            return _fails(what, str(error), "see that this machine reaches compute.googleapis.com")
+            return _fails(what, str(error), _reach("compute.googleapis.com"))
         if error.code in ("accessNotConfigured", "SERVICE_DISABLED"):
             return _fails(what, "Compute Engine is off", _enable("compute.googleapis.com", project))
         mend = "gcloud auth application-default login"
         if error.code in ACCESS_CODES and error.code not in ("401", "required", "authError"):
             mend = (
-                f"gcloud projects add-iam-policy-binding {project} --member=user:YOU "
+                f"gcloud projects add-iam-policy-binding {project} --member={YOU} "
                 "--role=roles/compute.instanceAdmin.v1"
             )
         return _fails(what, str(error), mend)
@@ -131,7 +142,7 @@ def _rights(provisioner: Provisioner, secrets: Collection[str]) -> Check:
         asked.append("compute.subnetworks.useExternalIp")
     path = f"/v1/projects/{project}:testIamPermissions"
     mend = " && ".join(
-        f"gcloud projects add-iam-policy-binding {project} --member=user:YOU --role=roles/{role}"
+        f"gcloud projects add-iam-policy-binding {project} --member={YOU} --role=roles/{role}"
         for role in roles
     )
     try:
@@ -152,7 +163,7 @@ def _global_quota(provisioner: Provisioner) -> Check:
         return _ok(GLOBAL_QUOTA, "no GPU is asked for")
     quotas = _quota_of(provisioner, None)
     if isinstance(quotas, CloudRefused):
-        return _unknown(GLOBAL_QUOTA, str(quotas), _ask_for(GLOBAL_QUOTA, "", provisioner))
+        return _unknown(GLOBAL_QUOTA, str(quotas), _ask_for(GLOBAL_QUOTA, "", needed, provisioner))
     return _room(GLOBAL_QUOTA, GLOBAL_QUOTA, quotas, needed, "", provisioner)
 
 
@@ -167,7 +178,7 @@ def _quotas(provisioner: Provisioner) -> Iterator[Check]:
                 continue
             what = f"{metric} in {region}"
             if isinstance(quotas, CloudRefused):
-                yield _unknown(what, str(quotas), _ask_for(metric, region, provisioner))
+                yield _unknown(what, str(quotas), _ask_for(metric, region, needed, provisioner))
             else:
                 yield _room(what, metric, quotas, needed, region, provisioner)
 
@@ -181,11 +192,12 @@ def _room(
     provisioner: Provisioner,
 ) -> Check:
     if metric not in quotas:
-        return _unknown(what, "the service lists none", _ask_for(metric, region, provisioner))
+        mend = _ask_for(metric, region, needed, provisioner)
+        return _unknown(what, "the service lists none", mend)
     limit, used = quotas[metric]
     found = f"{used:g} of {limit:g} used, {needed} needed"
     if limit - used < needed:
-        return _fails(what, found, _ask_for(metric, region, provisioner))
+        return _fails(what, found, _ask_for(metric, region, round(used) + needed, provisioner))
     return _ok(what, found)
 
 
@@ -221,25 +233,47 @@ def _image(provisioner: Provisioner) -> Check:
         return _fails("image", str(error), mend)
 
 
-def _account(provisioner: Provisioner) -> Check:
-    project, own = provisioner.project, provisioner.settings.access.service_account
+def _account(provisioner: Provisioner, bucket: str) -> Check:
+    what, project = "service account", provisioner.project
+    own = provisioner.settings.access.service_account
     if own is None:
-        mend = "set compute.gce.access.service_account to one with fewer rights"
+        email = f"symbio-vm@{project}.iam.gserviceaccount.com"
+        then = f" # then --set compute.gce.access.service_account={email}"
         return Check(
-            what="service account", state="ok", found="the project's default one", mend=mend
+            what=what,
+            state="warning",
+            found="the project's default one, which as a rule may change all of the project",
+            mend=_make_account(email, project, bucket) + then,
         )
     path = f"/v1/projects/{project}/serviceAccounts/{own}"
-    create = f"gcloud iam service-accounts create {own.partition('@')[0]} --project {project}"
+    create = _make_account(own, project, bucket)
     try:
         told = provisioner.fetch("iam.googleapis.com", path)
     except CloudRefused as error:
         if error.code in ("404", "notFound"):
-            return _fails("service account", f"{own} does not exist", create)
-        return _unknown("service account", str(error), create)
+            return _fails(what, f"{own} does not exist", create)
+        return _unknown(what, str(error), create)
     if told.get("disabled"):
         mend = f"gcloud iam service-accounts enable {own} --project {project}"
-        return _fails("service account", f"{own} is disabled", mend)
-    return _ok("service account", own)
+        return _fails(what, f"{own} is disabled", mend)
+    return _ok(what, own)
+
+
+def _make_account(email: str, project: str, bucket: str) -> str:
+    """Return the commands that make an account with what a machine needs and no more."""
+    member = f"--member=serviceAccount:{email}"
+    name = bucket.removeprefix("gs://").partition("/")[0] if bucket.startswith("gs://") else "NAME"
+    return " && ".join(
+        (
+            f"gcloud iam service-accounts create {email.partition('@')[0]} --project {project}",
+            f"gcloud iam roles create symbioVm --project {project} "
+            f"--permissions={','.join(OWN_PERMISSIONS)}",
+            f"gcloud projects add-iam-policy-binding {project} {member} "
+            f"--role=projects/{project}/roles/symbioVm",
+            f"gcloud storage buckets add-iam-policy-binding gs://{name} {member} "
+            "--role=roles/storage.objectUser",
+        )
+    )
 
 
 def _prices(provisioner: Provisioner) -> Iterator[Check]:
@@ -267,14 +301,14 @@ def _bucket_mend(error: SymbioError, name: str, project: str) -> str:
     """Return what mends a bucket that did not pass; the storage's own line says what it found."""
     said = str(error)
     if isinstance(error, BucketUnreachable):
-        return "see that this machine reaches storage.googleapis.com"
+        return _reach("storage.googleapis.com")
     if "there is no bucket" in said:
         return f"gcloud storage buckets create gs://{name} --project {project}"
     if "credentials" in said:
         return "gcloud auth application-default login"
     role = "storage.legacyBucketReader" if "storage.buckets.get" in said else "storage.objectUser"
     return (
-        f"gcloud storage buckets add-iam-policy-binding gs://{name} --member=user:YOU "
+        f"gcloud storage buckets add-iam-policy-binding gs://{name} --member={YOU} "
         f"--role=roles/{role}"
     )
 
@@ -302,10 +336,21 @@ def _quota_of(
         return error
 
 
-def _ask_for(metric: str, region: str, provisioner: Provisioner) -> str:
+def _ask_for(metric: str, region: str, limit: int, provisioner: Provisioner) -> str:
     where = f" in {region}" if region else ""
+    scope = f"-region --dimensions=region={region}" if region else ""
+    quota = f"{metric.replace('_', '-')}-per-project{scope}"
     page = f"https://console.cloud.google.com/iam-admin/quotas?project={provisioner.project}"
-    return f"ask for {metric}{where} at {page}"
+    return (
+        f"gcloud quotas preferences create --project {provisioner.project} "
+        f"--service=compute.googleapis.com --quota-id={quota} "
+        f"--preferred-value={limit} --email=$(gcloud config get account)"
+        f" # or ask for {metric}{where} at {page}"
+    )
+
+
+def _reach(host: str) -> str:
+    return f"curl -sSI https://{host} # says what keeps this machine from it"
 
 
 def _enable(services: str, project: str) -> str:

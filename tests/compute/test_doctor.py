@@ -14,7 +14,7 @@ from tests.cloud.buckets import bucket_store
 from tests.cloud.compute_server import ComputeServer
 from tests.cloud.storage_faults import Rule
 from tests.cloud.storage_server import StorageServer
-from tests.compute.conftest import HASTY, PROJECT
+from tests.compute.conftest import HASTY, PROJECT, order
 
 ACCOUNT = f"trainer@{PROJECT}.iam.gserviceaccount.com"
 ROOM = {
@@ -22,6 +22,11 @@ ROOM = {
     "us-central1": {"NVIDIA_L4_GPUS": 1.0, "PREEMPTIBLE_NVIDIA_L4_GPUS": 1.0},
     "us-east1": {"NVIDIA_L4_GPUS": 1.0, "PREEMPTIBLE_NVIDIA_L4_GPUS": 1.0},
 }
+
+
+@pytest.fixture
+def settings(settings: GceSettings) -> GceSettings:
+    return settings.model_copy(update={"access": AccessSettings(service_account=ACCOUNT)})
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def rows(server: ComputeServer, settings: GceSettings, **bucket: Any) -> dict[st
     given = {"bucket": "gs://my-bucket/symbio", "try_bucket": lambda: "writable", **bucket}
     found = examine(Provisioner(settings, endpoint=server.url, patience=HASTY), **given)
     assert all("\n" not in row.found + row.mend for row in found)
-    assert all(row.ok or row.mend for row in found)
+    assert all(row.ok or row.mend.startswith(("gcloud ", "--set ")) for row in found)
     return {row.what: row for row in found}
 
 
@@ -62,9 +67,28 @@ def test_a_new_project_without_any_gpu_is_told_what_to_ask_for(
     found = rows(healthy, settings)
     assert failing(found) == ["GPUS_ALL_REGIONS", "PREEMPTIBLE_NVIDIA_L4_GPUS in us-east1"]
     quotas = f"https://console.cloud.google.com/iam-admin/quotas?project={PROJECT}"
-    assert found["GPUS_ALL_REGIONS"].mend == f"ask for GPUS_ALL_REGIONS at {quotas}"
-    regional = found["PREEMPTIBLE_NVIDIA_L4_GPUS in us-east1"].mend
-    assert regional == f"ask for PREEMPTIBLE_NVIDIA_L4_GPUS in us-east1 at {quotas}"
+    command = (
+        "gcloud quotas preferences create --project my-project --service=compute.googleapis.com"
+    )
+    you = "--email=$(gcloud config get account)"
+    assert found["GPUS_ALL_REGIONS"].mend == (
+        f"{command} --quota-id=GPUS-ALL-REGIONS-per-project --preferred-value=1 {you}"
+        f" # or ask for GPUS_ALL_REGIONS at {quotas}"
+    )
+    assert found["PREEMPTIBLE_NVIDIA_L4_GPUS in us-east1"].mend == (
+        f"{command} --quota-id=PREEMPTIBLE-NVIDIA-L4-GPUS-per-project-region "
+        f"--dimensions=region=us-east1 --preferred-value=1 {you}"
+        f" # or ask for PREEMPTIBLE_NVIDIA_L4_GPUS in us-east1 at {quotas}"
+    )
+
+
+def test_a_quota_that_others_use_up_is_asked_for_with_theirs_counted(
+    healthy: ComputeServer, provisioner: Provisioner, settings: GceSettings
+) -> None:
+    provisioner.launch(order())
+    found = rows(healthy, settings)["PREEMPTIBLE_NVIDIA_L4_GPUS in us-central1"]
+    assert found.state == "fails"
+    assert "--preferred-value=2 " in found.mend
 
 
 def test_both_quotas_count_where_the_full_price_is_allowed(
@@ -117,7 +141,8 @@ def test_a_public_address_needs_a_right_of_its_own(
     healthy: ComputeServer, settings: GceSettings
 ) -> None:
     healthy.permissions = set(PERMISSIONS)
-    public = settings.model_copy(update={"access": AccessSettings(external_ip=True)})
+    access = AccessSettings(service_account=ACCOUNT, external_ip=True)
+    public = settings.model_copy(update={"access": access})
     assert "useExternalIp" in rows(healthy, public)["rights"].found
     assert rows(healthy, settings)["rights"].ok
 
@@ -138,13 +163,39 @@ def test_an_image_family_that_is_gone_is_named(
     assert found["image"].mend.startswith("gcloud compute images list")
 
 
+def test_the_projects_default_account_is_a_warning_with_the_way_to_a_smaller_one(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    found = rows(healthy, settings.model_copy(update={"access": AccessSettings()}))
+    assert failing(found) == ["service account"]
+    row = found["service account"]
+    assert row.state == "warning"
+    commands, _, then = row.mend.partition(" # ")
+    made = f"symbio-vm@{PROJECT}.iam.gserviceaccount.com"
+    assert then == f"then --set compute.gce.access.service_account={made}"
+    account, role, may_end, may_store = commands.split(" && ")
+    assert account == f"gcloud iam service-accounts create symbio-vm --project {PROJECT}"
+    assert all(one in role for one in ("compute.instances.delete", "compute.instances.stop"))
+    assert f"--member=serviceAccount:{made} --role=projects/{PROJECT}/roles/symbioVm" in may_end
+    assert may_store.startswith("gcloud storage buckets add-iam-policy-binding gs://my-bucket ")
+
+
+def test_sweeping_disks_takes_rights_that_are_asked_for(
+    healthy: ComputeServer, settings: GceSettings
+) -> None:
+    healthy.permissions = set(PERMISSIONS) - {"compute.disks.list", "compute.disks.delete"}
+    row = rows(healthy, settings)["rights"]
+    assert row.found == "missing: compute.disks.delete, compute.disks.list"
+    assert row.mend.startswith(f"gcloud projects add-iam-policy-binding {PROJECT} ")
+    assert "--member=user:$(gcloud config get account)" in row.mend
+
+
 @pytest.mark.parametrize(("accounts", "state"), [({ACCOUNT}, "ok"), (set(), "fails")])
 def test_the_service_account_has_to_exist(
     accounts: set[str], state: str, healthy: ComputeServer, settings: GceSettings
 ) -> None:
     healthy.accounts = accounts
-    own = settings.model_copy(update={"access": AccessSettings(service_account=ACCOUNT)})
-    row = rows(healthy, own)["service account"]
+    row = rows(healthy, settings)["service account"]
     assert row.state == state
     assert row.ok or "gcloud iam service-accounts create trainer" in row.mend
 

@@ -28,6 +28,7 @@ class Pace:
         run_seconds: float,
         phase_seconds: float,
         predicted_s: float | None,
+        patience: float = 1.0,
         clock: Clock = time.monotonic,
     ) -> None:
         self.config = config
@@ -35,6 +36,8 @@ class Pace:
         self.tokens_per_step = tokens_per_step
         self.predicted_s = predicted_s
         """Expected wall time of this attempt (s), None where nothing is known yet."""
+        self.overtime = config.gates.overtime * patience
+        """How many times that it may take."""
         self.clock = clock
         self.began = clock()
         self.run_before = run_seconds
@@ -59,7 +62,17 @@ class Pace:
         if self.predicted_s is None:
             return False
         now = self.clock() - self.began
-        return now > max(MIN_WATCHED_S, self.config.gates.overtime * self.predicted_s)
+        return now > max(MIN_WATCHED_S, self.overtime * self.predicted_s)
+
+    def learn(self, done: int, planned: int) -> None:
+        """Predict the attempt from its own first steps, where nothing before it tells its time.
+
+        Args:
+            done: steps that this process has spent on it.
+            planned: steps that all of it may spend.
+        """
+        if self.predicted_s is None and done > 0:
+            self.predicted_s = planned * (self.clock() - self.began) / done
 
     def report(self, plan: PhasePlan, activity: str, step: int, loss: float, formula: str) -> None:
         """Publish progress, at most a few times a second."""

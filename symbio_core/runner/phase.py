@@ -122,7 +122,9 @@ class PhaseRun:
             self.at = PhaseProgress(start=start, spent_before=spent_before)
             self._leave_a_loser()
             self._evaluate()
-        self.saved_at = self.at.spent
+        self.saved_at = self.begun_at = self.at.spent
+        self.is_late = False
+        """Whether it was seen to take far longer than predicted."""
         self.stopped = ""
         self.reason = ""
 
@@ -167,7 +169,7 @@ class PhaseRun:
             yield
             if progress.stop_requested():
                 raise Interrupted("stopped on request")
-        except Interrupted:
+        except (Interrupted, Overtime):
             self._save()
             raise
 
@@ -203,7 +205,7 @@ class PhaseRun:
             lambda line_step: self._lr(spent + line_step - first, line_step),
             clip_scale=self.plan.adaptation.clip_scale,
             on_step=self._reporter("training"),
-            should_stop=progress.stop_requested,
+            should_stop=lambda: progress.stop_requested() or self._sees_overtime(),
         )
         self._update(
             line_steps=self.at.line_steps + stretch.steps,
@@ -215,6 +217,7 @@ class PhaseRun:
             self._follow_shadow(stretch.steps, is_whole=stretch.steps == steps)
         if self.at.line_steps % every == 0 or self.at.spent >= self._train_steps:
             self._evaluate()
+        self.pace.learn(self.at.spent - self.begun_at, self.plan.steps)
 
     def _follow_shadow(self, steps: int, *, is_whole: bool) -> None:
         # In one go over the whole stretch: two half ones would round differently.
@@ -377,11 +380,11 @@ class PhaseRun:
         assert self.at.confirmation is not None
         confirmation = self.at.confirmation
         steps = self.bench.config.confirm.warm_steps
-        self._update(warm_done=True)
         forced = successor(confirmation, self.line.formula)
         rival = forced or min(confirmation.contenders, key=lambda c: c.bpb).formula
         if rival == self.line.formula or self.stopped or steps == 0:
             # Where the end is not one to go on from, the next phase begins with what was settled.
+            self._update(warm_done=True)
             return
         lr = self._lr(self.at.spent, self.line.line_step)
         first = self.line.line_step
@@ -400,6 +403,7 @@ class PhaseRun:
             tried.append((nats, member, stretch))
         _, self.line, stretch = min(tried, key=lambda one: one[0])
         self._update(
+            warm_done=True,
             line_steps=self.at.line_steps + steps,
             confirm_steps=self.at.confirm_steps + (len(tried) - 1) * steps,
             skipped=self.at.skipped + stretch.skipped,
@@ -424,12 +428,19 @@ class PhaseRun:
         elif self.pace.is_over():
             why = progress.end_requested() or "the cap on seconds was reached"
             self.stopped, self.reason = "seconds", why
-        elif self.pace.is_overtime(self.at.spent):
+        elif self._sees_overtime():
             self._save()
-            raise Overtime(
-                f"phase {self.plan.phase} takes more than {gates.overtime:g}× the time predicted "
-                f"for it; it goes on from its last checkpoint"
-            )
+            raise self._overtime()
+
+    def _sees_overtime(self) -> bool:
+        self.is_late = self.is_late or self.pace.is_overtime(self.at.spent)
+        return self.is_late
+
+    def _overtime(self) -> Overtime:
+        return Overtime(
+            f"phase {self.plan.phase} takes more than {self.pace.overtime:g}× the time predicted "
+            f"for it; it goes on from its last checkpoint"
+        )
 
     def _save_if_due(self) -> None:
         every = self.bench.config.storage.save_every
@@ -490,6 +501,8 @@ class PhaseRun:
             counted["steps"] += 1
             if activity != "training" and progress.stop_requested():
                 raise Interrupted("stopped on request")
+            if activity != "training" and self._sees_overtime():
+                raise self._overtime()
             self.pace.report(
                 self.plan, activity, before + counted["steps"], loss, self.line.formula
             )

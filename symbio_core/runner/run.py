@@ -35,7 +35,7 @@ from symbio_core.report import FinalReport
 from symbio_core.runner import changing, exported, finishing
 from symbio_core.runner.generation import Gather, gather
 from symbio_core.runner.pace import Pace
-from symbio_core.runner.phase import PhaseRun
+from symbio_core.runner.phase import PhaseResult, PhaseRun
 from symbio_core.runner.places import work_folder
 from symbio_core.runner.vault import Snapshot, Vault, checkpoint_bytes
 from symbio_core.runner.workbench import Workbench
@@ -315,11 +315,7 @@ class Run:
         done = self._pending(plan).outcome
         if done is not None:
             return done
-        try:
-            result = self._phase_run(plan, gather, watched=True).run()
-        except Overtime as overtime:
-            self._note("noted", message=str(overtime))
-            result = self._phase_run(plan, gather, watched=False).run()
+        result = self._in_time(plan, gather)
         # At once: whoever died between the two would tell the first a second time.
         lines = [_line("trained", outcome=result.outcome)]
         if result.confirmation is not None:
@@ -435,7 +431,20 @@ class Run:
 
     # --- what the moves are made of
 
-    def _phase_run(self, plan: PhasePlan, gather: Gather, *, watched: bool) -> PhaseRun:
+    def _in_time(self, plan: PhasePlan, gather: Gather) -> PhaseResult:
+        """Run the phase, again from its last checkpoint whenever it takes far too long.
+
+        Each time it may take longer: a machine that is merely slow gets there all the same.
+        """
+        patience = 1.0
+        while True:
+            try:
+                return self._phase_run(plan, gather, patience).run()
+            except Overtime as overtime:
+                self._note("noted", message=str(overtime))
+                patience *= self.config.gates.overtime
+
+    def _phase_run(self, plan: PhasePlan, gather: Gather, patience: float) -> PhaseRun:
         assert plan.start is not None
         snapshot = self.vault.load_step(plan, lambda damage: self._note("noted", message=damage))
         before = float(snapshot.progress["seconds"]) if snapshot and snapshot.progress else 0.0
@@ -445,7 +454,8 @@ class Run:
             self.bench.tokens_per_step,
             run_seconds=self._seconds_before,
             phase_seconds=before,
-            predicted_s=self._predicted_s(plan) if watched else None,
+            predicted_s=self._predicted_s(plan),
+            patience=patience,
         )
         return PhaseRun(
             self.bench,

@@ -90,6 +90,13 @@ def test_what_is_overlooked_masked_or_imagined_shows_in_the_summary() -> None:
     assert detectors.confusion(rows)["b"][trap] == 1
 
 
+@pytest.mark.parametrize("name", detectors.DETECTORS)
+def test_every_detector_that_fires_in_a_healthy_life_is_a_false_alarm(name: str) -> None:
+    summary = detectors.summarised([row("well", None), row("well", None, name)])
+    assert summary["healthy_false_alarm_frac"] == 0.5
+    assert summary["healthy_gate_false_alarm_frac"] == 0.25
+
+
 def test_every_detector_has_a_situation_of_its_own() -> None:
     assert {plant.detector for plant in PLANTS.values()} == set(detectors.DETECTORS)
     assert len(PLANTS) == len(detectors.DETECTORS)

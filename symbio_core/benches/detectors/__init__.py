@@ -38,8 +38,6 @@ DETECTORS = (
     "consensus stagnation",
     "learning-rate mismatch",
 )
-PATIENCE = "punctuated equilibrium"
-"""No alarm: it tells that a search has found nothing for a while and may go on."""
 Row = dict[str, Any]
 Work = tuple[RunConfig, str]
 
@@ -138,8 +136,8 @@ def summarised(rows: Sequence[Row]) -> dict[str, float]:
     detected = [value for key, value in summary.items() if key.endswith("_detected_frac")]
     healthy = [row for row in rows if not row["planted"]]
     gates = [set(gate["fired"]) for row in healthy for gate in row["gates"]]
-    _add(summary, "healthy_false_alarm_frac", [bool(fired_in(r) - {PATIENCE}) for r in healthy])
-    _add(summary, "healthy_gate_false_alarm_frac", [bool(names - {PATIENCE}) for names in gates])
+    _add(summary, "healthy_false_alarm_frac", [bool(fired_in(r)) for r in healthy])
+    _add(summary, "healthy_gate_false_alarm_frac", [bool(names) for names in gates])
     for name in DETECTORS:
         key = f"healthy_gate_{name.replace(' ', '_').replace('/', '_').replace('-', '_')}_frac"
         summary[key] = share_interval(

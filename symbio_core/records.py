@@ -152,6 +152,8 @@ class Generation(Record):
     """Offspring thrown away because the function was known."""
     diversity: float
     """Mean functional distance of the members (0..1)."""
+    diversity_ci: float | None = None
+    """Half width of its interval: other draws of members would differ (0..1); None of two."""
     sync: tuple[float, ...] = ()
     """Kuramoto order parameter r after each rung (0..1)."""
     angle_gaps: tuple[float, ...] = ()
@@ -177,6 +179,14 @@ class Generation(Record):
     noise_nats: float = 0.004
     """Standard deviation of a difference measured here around that at the end of the run."""
     seconds: float = 0.0
+
+    def diversity_interval(self, confidence: float) -> Interval | None:
+        """Return the diversity with its interval, where there are members enough."""
+        if self.diversity_ci is None:
+            return None
+        value, half = self.diversity, self.diversity_ci
+        low, high = max(0.0, value - half), min(1.0, value + half)
+        return Interval(value=value, low=low, high=high, confidence=confidence)
 
     @property
     def typical_novelty(self) -> float:

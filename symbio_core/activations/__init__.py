@@ -17,6 +17,7 @@ from symbio_core.activations.shape import (
     overlap,
     same_function,
     second_moment,
+    shares_of_diversity,
 )
 from symbio_core.activations.tree import (
     BASELINES,
@@ -72,6 +73,7 @@ __all__ = [
     "relative_cost",
     "same_function",
     "second_moment",
+    "shares_of_diversity",
     "small_expressions",
     "within",
 ]

@@ -139,6 +139,30 @@ def diversity(exprs: Sequence[Expression]) -> float:
     return sum(pairs) / len(pairs) if pairs else 0.0
 
 
+def shares_of_diversity(exprs: Sequence[Expression]) -> tuple[float, ...]:
+    """Return what each function adds to the diversity of all: values whose mean it is (0..1).
+
+    How they scatter tells how far the diversity of other draws from the same source would differ.
+
+    Returns:
+        Jackknife pseudo-values, shape (n_exprs,), none of fewer than three functions; single ones
+        may leave 0..1.
+
+    Source:
+        Arvesen (1969), Jackknifing U-statistics, Ann. Math. Stat. 40.
+    """
+    n = len(exprs)
+    if n < 3:
+        return ()
+    sums = [0.0] * n
+    for (i, a), (j, b) in combinations(enumerate(exprs), 2):
+        apart = distance(a, b)
+        sums[i] += apart
+        sums[j] += apart
+    whole = sum(sums) / (n - 1)
+    return tuple(whole - (sum(sums) - 2.0 * own) / (n - 2) for own in sums)
+
+
 def same_function(a: Expression, b: Expression, tol: float = 1e-6) -> bool:
     """Say whether two expressions have the same shape, to within ``tol`` (distance)."""
     return canonical(a) == canonical(b) or distance(a, b) <= tol

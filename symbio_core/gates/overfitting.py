@@ -39,7 +39,7 @@ def judge_overfitting(
     return (
         divergence(outcome, gates),
         memorisation(outcome),
-        collapse(outcome),
+        collapse(outcome, gates),
         fusion_trap(outcome),
         complexity(outcome),
         transfer_interference(outcome),

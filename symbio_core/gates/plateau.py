@@ -101,7 +101,7 @@ def _equilibrium(
     Standing still is meant twice: nothing was found for `FLAT_GENERATIONS`, and the line's own loss
     does not fall as it should (`_still`). A search that finds nothing while training goes on well
     is no stasis. It fails only so that its response is applied; the limit is the bound of
-    `extra_patience`. Diversity follows from the formulas alone, so it has no interval.
+    `extra_patience`. The interval of the diversity says how far other members would differ.
     """
     recent = [*history, *outcome.generations][-FLAT_GENERATIONS:]
     diversity = recent[-1].diversity if recent else 0.0
@@ -127,6 +127,7 @@ def _equilibrium(
         not failed,
         reason,
         Change(setting="extra_patience", op="add", value=1.0),
+        interval=recent[-1].diversity_interval(gates.confidence) if recent else None,
     )
 
 
@@ -258,11 +259,11 @@ def _mismatch(outcome: Outcome, gates: GateSettings) -> Verdict:
         also = f"; {clipped.value:.0%} of the steps were clipped" if needed < ANNEALING_NATS else ""
         reason = _won("half", half) + also
         changes = (lower,)
-    elif (lost := _lost_ground(outcome)) is not None:
+    elif (lost := _lost_ground(outcome, gates)) is not None:
         metric = "loss above where the phase began, in training as well (nats a token)"
-        value, interval, threshold = lost, None, 0.0
+        value, interval, threshold = lost.value, lost, 0.0
         reason = (
-            f"the line ends {lost:.4f} nats a token above where it began, in training as "
+            f"the line ends {lost.value:.4f} nats a token above where it began, in training as "
             "well, and a probe at half the learning rate does better"
         )
         changes = (lower,)
@@ -299,13 +300,14 @@ def _probe_gains(outcome: Outcome, gates: GateSettings) -> tuple[Interval, Inter
     return half, double
 
 
-def _lost_ground(outcome: Outcome) -> float | None:
-    """Return by how much a line ends above where it began (nats a token), if a lower rate helps it.
+def _lost_ground(outcome: Outcome, gates: GateSettings) -> Interval | None:
+    """Return by how much a line surely ends above where it began (nats a token), if a lower rate
+    helps it.
 
-    It has to be more than the gap of the two losses wanders by on the batches at hand, and so on
-    what is held out and on what it learns from: learning by heart loses on one and gains on the
-    other, and healthy lines gain on both. Averaged weights lag behind the line and would hide it,
-    so its own points are read.
+    The gap of the two losses wanders on the batches at hand, and no rise is told more exactly than
+    that. It has to show on what is held out and on what the line learns from: learning by heart
+    loses on one and gains on the other, and healthy lines gain on both. Averaged weights lag behind
+    the line and would hide it, so its own points are read.
     """
     if outcome.lr_probe is None or len(outcome.points) < 2:
         return None
@@ -314,7 +316,8 @@ def _lost_ground(outcome: Outcome) -> float | None:
     lost = min(last.val_nats - first.val_nats, last.train_nats - first.train_nats)
     if not (math.isfinite(lost) and lost > last.gap_ci and half < same):
         return None
-    return lost
+    low, high = lost - last.gap_ci, lost + last.gap_ci
+    return Interval(value=lost, low=low, high=high, confidence=gates.confidence)
 
 
 def _verdict(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from symbio_core.config import GateSettings
 from symbio_core.gates.evidence import TRAINING_NOISE_NATS, finding, trained_difference
 from symbio_core.monitors import difference_interval
 from symbio_core.records import Change, Generation, Interval, MemberRecord, Outcome, Verdict
@@ -108,7 +109,7 @@ def _median(intervals: Sequence[Interval]) -> Interval:
     )
 
 
-def collapse(outcome: Outcome) -> Verdict:
+def collapse(outcome: Outcome, gates: GateSettings) -> Verdict:
     """Level 2: the members became one function in different clothes, and nothing is found.
 
     Both the mean distance of all pairs and the median distance to the nearest better sibling have
@@ -132,6 +133,7 @@ def collapse(outcome: Outcome) -> Verdict:
         name=name,
         metric=metric,
         value=last.diversity if last else COLLAPSED,
+        interval=last.diversity_interval(gates.confidence) if last else None,
         threshold=COLLAPSED,
         passed=not failed,
         reason=reason,

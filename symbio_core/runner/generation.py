@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from symbio_core.activations import diversity, parse
+from symbio_core.activations import diversity, parse, shares_of_diversity
 from symbio_core.config import PhaseSettings, SearchSettings
-from symbio_core.monitors import paired_interval
+from symbio_core.monitors import paired_interval, t_interval
 from symbio_core.records import (
     Adaptation,
     Candidate,
@@ -449,7 +449,11 @@ def _told(
 ) -> Generation:
     setting, coupling = population.setting, population.coupling
     members = tuple(_record(trial) for trial in population.trials)
-    formulas = [t.candidate.formula for t in population.trials]
+    functions = [parse(t.candidate.formula) for t in population.trials]
+    shares = shares_of_diversity(functions)
+    spread = (
+        t_interval(shares, confidence=population.bench.config.gates.confidence) if shares else None
+    )
     own = population.control.candidate.formula
     fused = coupling.told(population.members) if coupling is not None else {}
     is_fresh = setting.is_fresh
@@ -465,7 +469,8 @@ def _told(
         front_moved=front_after(state, members, parent=own, noise_nats=_noise(population)),
         proposals=population.proposal.proposals,
         duplicates=population.proposal.duplicates,
-        diversity=diversity([parse(name) for name in formulas]),
+        diversity=diversity(functions),
+        diversity_ci=spread.high - spread.value if spread else None,
         transfers=transfers,
         start=setting.settings.start,
         steps=population.bench.charged(population.steps) if is_fresh else population.steps,

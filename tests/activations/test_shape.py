@@ -22,10 +22,12 @@ from symbio_core.activations import (
     random_expression,
     rejection,
     same_function,
+    shares_of_diversity,
     small_expressions,
 )
 from symbio_core.activations.shape import POINTS, WEIGHTS
 from symbio_core.activations.tree import Add, Scale
+from symbio_core.monitors import t_interval
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -145,6 +147,24 @@ def test_a_healthy_population_has_a_diversity_above_0_3():
 @given(seeds)
 def test_twelve_immigrants_are_a_healthy_population(seed):
     assert 0.3 < diversity(drawn(seed, 12, Limits(3, 6))) <= 1.0
+
+
+def test_the_shares_of_diversity_add_up_to_it_and_scatter_with_the_members():
+    alike, mixed = of(*["gelu(x)"] * 4), of("gelu(x)", "relu(x)^2", "sin(x)", "2*x*sigmoid(x)")
+    for functions in (alike, mixed):
+        shares = shares_of_diversity(functions)
+        assert np.mean(shares) == pytest.approx(diversity(functions), abs=1e-12)
+    assert np.ptp(shares_of_diversity(alike)) == pytest.approx(0.0, abs=1e-9)
+    assert shares_of_diversity(mixed[:2]) == ()
+
+
+def test_the_interval_of_diversity_holds_that_of_the_source_about_as_often_as_it_says():
+    truth = diversity(drawn(1, 120, Limits(3, 6)))
+    held = 0
+    for seed in range(100):
+        found = t_interval(shares_of_diversity(drawn(seed + 7, 6, Limits(3, 6))))
+        held += found.low <= truth <= found.high
+    assert 88 <= held <= 100
 
 
 def test_one_function_alone_has_no_diversity():

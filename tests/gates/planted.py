@@ -150,7 +150,8 @@ def generation(rng: np.random.Generator, **more: Any) -> Generation:
         "sync": tuple(rng.uniform(0.2, 0.85, 3)),
         "fusion": fusion(rng), "transfers": (transfer(rng), transfer(rng, warm=0.0, cold=0.02)),
     }  # fmt: skip
-    return Generation(**(facts | more))
+    facts |= more
+    return Generation(**({"diversity_ci": 0.2 * facts["diversity"]} | facts))
 
 
 def one_function(rng: np.random.Generator, **more: Any) -> Generation:

@@ -25,12 +25,12 @@ LINE = {"points", "start", "end", "best"}
 EVIDENCE: dict[str, set[str]] = {
     "train/validation divergence": {"points", "end", "best"},
     "candidate memorisation": {"members.gaps", "members.candidate"},
-    "population collapse": {"found", "diversity", "members.novelty"},
+    "population collapse": {"found", "diversity", "diversity_ci", "members.novelty"},
     "fusion trap": {"fusion"},
     "complexity overfitting": {"members.score", "members.rung", "members.candidate"},
     "transfer interference": {"transfers"},
     "activation space exhaustion": {"proposals", "duplicates", "front_moved"},
-    "punctuated equilibrium": {"found", "diversity", *LINE},
+    "punctuated equilibrium": {"found", "diversity", "diversity_ci", *LINE},
     "consensus stagnation": {"found", "sync", "members.rung", *LINE},
     "learning-rate mismatch": {
         "points",

@@ -91,6 +91,16 @@ def test_stasis_of_a_diverse_population_is_equilibrium_and_nothing_else(
     assert failed(healthy(rng, generations=tuple(still))) == set(), "the line itself goes on"
 
 
+def test_stasis_tells_how_far_other_members_would_differ() -> None:
+    rng = generator(0, "stasis")
+    dry = generation(rng, found=False, diversity=0.5, diversity_ci=0.1)
+    verdict = verdicts(flat(rng, dry, dry))[EQUILIBRIUM]
+    assert verdict.interval is not None
+    assert (verdict.interval.low, verdict.interval.high) == (0.4, 0.6)
+    two = dry.model_copy(update={"diversity_ci": None})
+    assert verdicts(flat(rng, two, two))[EQUILIBRIUM].interval is None
+
+
 def test_rising_diversity_is_equilibrium_too_and_falls_under_collapse_as_well() -> None:
     rng = generator(0, "rising")
     still = [one_function(rng, diversity=d) for d in (0.1, 0.25)]
@@ -230,6 +240,20 @@ def test_a_line_that_lost_ground_had_too_high_a_learning_rate() -> None:
     assert verdict.value == pytest.approx(0.2, abs=0.02)
     assert adapt(Adaptation(), [verdict])[0].lr_scale == 0.5
     assert MISMATCH not in failed(healthy(generator(0, "well"), **probe)), "annealing"
+
+
+def test_lost_ground_is_told_as_exactly_as_the_gap_of_both_losses_allows() -> None:
+    probe = {"lr_probe": (2.98, 3.0, 3.2), "lr_probe_ci": (0.01, 0.01)}
+    outcome = course(generator(0, "spoiled"), SPOILED, SPOILED - 0.1, **probe)
+    *before, last = outcome.points
+    for gap_ci, passed in ((0.05, True), (0.25, False)):
+        points = (*before, last.model_copy(update={"gap_ci": gap_ci}))
+        verdict = verdicts(outcome.model_copy(update={"points": points}))[MISMATCH]
+        assert verdict.passed is not passed
+        if passed:
+            assert verdict.interval is not None
+            assert verdict.interval.low == pytest.approx(verdict.value - 0.05)
+            assert verdict.interval.high == pytest.approx(verdict.value + 0.05)
 
 
 def test_lost_ground_that_a_lower_rate_does_not_mend_has_another_cause() -> None:

@@ -239,3 +239,12 @@ def test_each_level_answers_with_its_own_response(
 ) -> None:
     verdict = verdicts(healthy(generator(3, "response")))[name]
     assert {c.setting: (c.op, c.value) for c in verdict.changes} == asked
+
+
+def test_a_collapse_tells_how_far_other_members_would_differ() -> None:
+    rng = generator(0, "interval")
+    alike = one_function(rng, diversity=0.02, diversity_ci=0.05)
+    verdict = verdicts(healthy(rng, generations=(alike,)))["population collapse"]
+    assert not verdict.passed
+    assert verdict.interval is not None
+    assert (verdict.interval.low, verdict.interval.high) == (0.0, pytest.approx(0.07))

@@ -1,8 +1,10 @@
 """How often does a search claim a winner where nothing is better than anything?
 
-Scores of every rung and of the final are dealt out at random among the members
-(`search.shuffle`), so that a run has nothing to find. All else is the run's own: phases,
-generations, selection, the final and its verdict. A run is lived up to its final.
+Losses are dealt out at random (`search.shuffle`): in every rung those of each batch among the
+members, in the final those of each seed among the contenders, so that a run has nothing to find.
+All else is the run's own: phases, generations, selection, the final and its verdict. A run is lived
+up to its final. One that ends before it has claimed nothing, nor has it found that there is no
+difference; it is counted by itself.
 """
 
 from __future__ import annotations
@@ -37,16 +39,21 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
     config = arms.unhurried(config, jobs)
     config = changed(config, {"search.shuffle": True} | arms.SMALL_BATTERY)
     found = arms.told(arms.each(_search, arms.seeded(config, seeds), jobs), _line, say)
-    claims = share_interval(sum(map(has_claimed, found)), len(found), confidence=0.95)
+    settled = sum(one.confirmation is not None for one in found)
+    claimed = sum(map(has_claimed, found))
+    claims = share_interval(claimed, settled, confidence=0.95)
+    level = share_interval(settled - claimed, len(found), confidence=0.95)
     generations = [g for one in found for g in one.generations]
     finds = share_interval(sum(g.found for g in generations), len(generations), confidence=0.95)
     data = arms.heading("null-search", config, jobs) | {
         "runs": [_row(one) for one in found],
-        "sentence": sentence(sum(map(has_claimed, found)), len(found), claims),
+        "sentence": sentence(claimed, settled, claims, without=len(found) - settled),
         "summary": _in_keys("false_discovery_frac", claims)
+        | _in_keys("no_difference_frac", level)
         | _in_keys("generation_found_frac", finds)
         | {
             "runs": float(len(found)),
+            "runs_without_final": float(len(found) - settled),
             "generations": float(len(generations)),
             "seconds_per_seed": sum(one.seconds for one in found) / len(found),
         },
@@ -59,12 +66,21 @@ def has_claimed(one: Searched) -> bool:
     return one.confirmation is not None and one.confirmation.verdict in CLAIMS
 
 
-def sentence(claims: int, searches: int, share: Interval) -> str:
-    """Tell a person what the null search found."""
+def sentence(claims: int, searches: int, share: Interval, *, without: int = 0) -> str:
+    """Tell a person what the null search found.
+
+    Args:
+        claims: searches that claimed a winner.
+        searches: those that came to their final.
+        share: claims over searches.
+        without: searches that ended before their final.
+    """
     many = "1 search" if searches == 1 else f"{searches} searches"
+    rest = f"; {without} more ended before the final and claimed nothing" if without else ""
     return (
         f"In {claims} of {many} with scores dealt out at random the run claimed a winner: "
-        f"{share.value:.0%} ({share.confidence:.0%} interval {share.low:.1%} to {share.high:.1%})."
+        f"{share.value:.0%} ({share.confidence:.0%} interval {share.low:.1%} to {share.high:.1%})"
+        f"{rest}."
     )
 
 
@@ -111,10 +127,13 @@ def _table(data: dict[str, Any]) -> Table:
         span = f"{summary[f'{key}_ci_low']:.1%} to {summary[f'{key}_ci_high']:.1%}" if key else ""
         table.add_row(name, str(part), str(whole), share, span)
 
-    n = len(runs)
-    add("runs that claimed a winner", _claimed(runs, CLAIMS), n, "false_discovery_frac")
+    n, settled = len(runs), sum(row["verdict"] is not None for row in runs)
+    add("runs that ended in 'no difference'", _claimed(runs, ("no difference",)), n,
+        "no_difference_frac")  # fmt: skip
+    add("runs that ended before their final", n - settled, n, None)
+    add("finals that claimed a winner", _claimed(runs, CLAIMS), settled, "false_discovery_frac")
     for verdict in CLAIMS:
-        add(f"  of them '{verdict}'", _claimed(runs, (verdict,)), n, None)
+        add(f"  of them '{verdict}'", _claimed(runs, (verdict,)), settled, None)
     generations, found = sum(r["generations"] for r in runs), sum(r["found"] for r in runs)
     add("generations that 'found' a function", found, generations, "generation_found_frac")
     table.add_section()

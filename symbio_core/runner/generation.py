@@ -215,12 +215,20 @@ class Population:
         return lr_at
 
     def _shuffle(self, index: int) -> None:
-        """Deal all scores out anew: what a function is worth then says nothing."""
+        """Deal the losses of each batch out anew, so that no function is ahead but by luck.
+
+        Whole losses dealt out would still hold one that is truly lower, whoever it went to.
+        """
         rng = generator(self.bench.config.seed, "shuffle", *self.name, index)
         members = self.members
-        dealt = [(t.nats, t.train_nats) for t in members]
-        for trial, place in zip(members, rng.permutation(len(members)), strict=True):
-            trial.nats, trial.train_nats = dealt[place]
+        rows = np.tile(np.arange(len(members))[:, None], len(self.bench.searched))
+        places = rng.permuted(rows, axis=0)
+        nats, train = (
+            np.take_along_axis(np.array(losses), places, axis=0)
+            for losses in ([t.nats for t in members], [t.train_nats for t in members])
+        )
+        for trial, own, other in zip(members, nats, train, strict=True):
+            trial.nats, trial.train_nats = own, other
 
     def _slope(self) -> float:
         """Return what the control gains for e times as many steps (nats a token, ≥ 0)."""

@@ -49,11 +49,29 @@ def test_a_null_search_counts_the_runs_that_claim_a_winner(null: dict[str, Any])
     assert set(verdicts) <= {"evolved wins", "fixed wins", "no difference"}
     claims = sum(verdict != "no difference" for verdict in verdicts)
     assert null["summary"]["false_discovery_frac"] == claims / 2
+    assert null["summary"]["no_difference_frac"] == 1 - claims / 2
+    assert null["summary"]["runs_without_final"] == 0
     assert f"In {claims} of 2 searches" in null["sentence"]
     finds = sum(row["found"] for row in null["runs"])
     generations = sum(row["generations"] for row in null["runs"])
     assert generations >= 2
     assert null["summary"]["generation_found_frac"] == finds / generations
+
+
+def test_a_null_search_without_a_final_has_neither_claimed_nor_found_no_difference(
+    short: RunConfig,
+) -> None:
+    diverging = {
+        "optimiser.spike_factor": 1.0001,
+        "budget.max_attempts": 1,
+        "budget.on_exhausted": "stop",
+    }
+    found = null_search.measure(changed(short, diverging), 1, 1, silent)[1]
+    assert [row["verdict"] for row in found["runs"]] == [None]
+    assert found["summary"]["no_difference_frac"] == 0.0
+    assert found["summary"]["runs_without_final"] == 1.0
+    assert found["summary"]["false_discovery_frac_ci_high"] == 1.0, "nothing is known of it"
+    assert "1 more ended before the final" in found["sentence"]
 
 
 def test_a_null_search_goes_no_further_than_its_final(
@@ -88,15 +106,8 @@ def test_shuffling_deals_the_same_scores_out_anew(null: dict[str, Any], short: R
     plain = losses(first_generation(short.storage.root, honest.run_id))
     dealt = losses(first_generation(short.storage.root, null["runs"][0]["run"]))
     assert plain.keys() == dealt.keys()
-    # The same losses as a set, whoever they were dealt to: only the level, the control's, differs.
-    lowest, lowest_dealt = min(plain.values()), min(dealt.values())
-    np.testing.assert_allclose(
-        sorted(v - lowest for v in plain.values()), sorted(v - lowest_dealt for v in dealt.values())
-    )
-    best = min(plain, key=lambda name: plain[name])
-    assert any(
-        plain[name] - lowest != pytest.approx(dealt[name] - lowest_dealt) for name in plain
-    ), f"every function kept its own score, {best} its lead"
+    # Every batch is dealt out by itself, so the leads of truly different functions melt away.
+    assert np.ptp(list(dealt.values())) < np.ptp(list(plain.values()))
 
 
 @pytest.mark.parametrize("mechanism", ["search", "final"])

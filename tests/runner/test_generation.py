@@ -14,6 +14,7 @@ from symbio_core.runner.coupling import Coupling
 from symbio_core.runner.generation import (
     Population,
     Setting,
+    _winner,
     plan_rungs,
     run_generation,
 )
@@ -194,7 +195,7 @@ def test_a_fresh_start_has_nothing_to_inherit(bench: Workbench) -> None:
     assert trials.test_inheritance(lambda _step, _loss: None) == ()
 
 
-def test_scores_dealt_out_at_random_are_the_same_scores(bench: Workbench) -> None:
+def test_losses_dealt_out_at_random_are_batch_by_batch_the_same_losses(bench: Workbench) -> None:
     formulas = ("silu(x)", "relu(x)²", "x·gelu(x)")
     honest = population(bench, line_of(bench), "cambrian", *formulas)
     climb(honest)
@@ -202,11 +203,36 @@ def test_scores_dealt_out_at_random_are_the_same_scores(bench: Workbench) -> Non
     dealt = population(dealt_bench, line_of(dealt_bench), "cambrian", *formulas)
     climb(dealt)
 
-    def means(trials: Population) -> list[float]:
-        return [float(np.mean(t.nats)) for t in [trials.control, *trials.trials]]
+    def losses(trials: Population, kind: str) -> np.ndarray:
+        return np.array([getattr(trial, kind) for trial in [trials.control, *trials.trials]])
 
-    assert sorted(means(honest)) == pytest.approx(sorted(means(dealt)))
-    assert means(honest) != means(dealt)
+    for kind in ("nats", "train_nats"):
+        plain, shuffled = losses(honest, kind), losses(dealt, kind)
+        assert not np.array_equal(plain, shuffled)
+        np.testing.assert_array_equal(np.sort(plain, axis=0), np.sort(shuffled, axis=0))
+        whole = [any(np.array_equal(row, other) for other in plain) for row in shuffled]
+        assert not all(whole), "each batch is dealt out by itself"
+
+
+def test_under_the_null_a_truly_better_function_is_seldom_found(bench: Workbench) -> None:
+    line = line_of(bench, 40)
+    ahead = line.fork()
+    ahead.train(60, bench.train_batches("line"), lambda _: 1.0)
+    trials = population(bench, line, "cambrian", "relu(x)", "silu(x)")
+    trials.trials[0].member = ahead.fork("relu(x)")
+    climb(trials)
+    assert _winner(trials) is trials.trials[0]
+    honest = [(t.nats, t.train_nats) for t in trials.members]
+    finds = 0
+    for index in range(200):
+        for trial, (nats, train_nats) in zip(trials.members, honest, strict=True):
+            trial.nats, trial.train_nats = nats, train_nats
+        trials._shuffle(index)
+        for trial in trials.alive:
+            trial.score = trials._score(trial, 0.0)
+        trials._rank()
+        finds += _winner(trials) is not None
+    assert finds <= 10
 
 
 def test_a_slower_function_is_judged_at_equal_cost(bench: Workbench) -> None:

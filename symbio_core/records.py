@@ -69,7 +69,11 @@ class Score(Record):
     """Weight entropy of its FFN over the control's (nats)."""
 
     def judged(self, free_energy: float = 0.0) -> Interval:
-        """Return the difference to go by: at equal cost, with β times the entropy added (nats)."""
+        """Return the difference to go by: at equal cost, as a free energy F = loss + β·H (nats).
+
+        Args:
+            free_energy: β, the price of a nat of weight entropy; 0 leaves the loss alone.
+        """
         shift = self.cost_nats + free_energy * self.entropy_nats
         loss = self.loss_nats
         return loss.model_copy(
@@ -154,6 +158,8 @@ class Generation(Record):
     """Mean functional distance of the members (0..1)."""
     diversity_ci: float | None = None
     """Half width of its interval: other draws of members would differ (0..1); None of two."""
+    entropy_nats: float | None = None
+    """Entropy of the population: e to this power counts its different functions (nats)."""
     sync: tuple[float, ...] = ()
     """Kuramoto order parameter r after each rung (0..1)."""
     angle_gaps: tuple[float, ...] = ()

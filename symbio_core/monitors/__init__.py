@@ -10,7 +10,6 @@ from symbio_core.monitors.cusum import (
 )
 from symbio_core.monitors.entropy import (
     effective_rank,
-    free_energy,
     population_entropy,
     shannon_entropy,
     weight_entropy,
@@ -26,7 +25,6 @@ __all__ = [
     "difference_interval",
     "effective_rank",
     "first_shifts",
-    "free_energy",
     "holm",
     "in_control_run_length",
     "mutual_information",

@@ -118,14 +118,3 @@ def population_entropy(distances: npt.ArrayLike, shares: npt.ArrayLike | None = 
     ordinariness = (1.0 - array) @ weights
     there = weights > 0.0
     return max(0.0, float(-(weights[there] @ np.log(ordinariness[there]))))
-
-
-def free_energy(loss_nats: float, entropy_nats: float, *, beta: float) -> float:
-    """Return F = loss + β · entropy (nats): what a minimiser pays for disorder.
-
-    Args:
-        loss_nats: loss (nats a token).
-        entropy_nats: entropy, for example of the weights (nats).
-        beta: price of entropy; 0 leaves the loss alone.
-    """
-    return loss_nats + beta * entropy_nats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from symbio_core.records import Generation, MemberRecord
@@ -64,6 +65,7 @@ def generations(found: Sequence[Generation]) -> str:
             "candidates": len(g.members),
             "known already": f"{g.duplicates} of {g.proposals}",
             "diversity": fixed(g.diversity, 2),
+            "different in effect": NONE if g.entropy_nats is None else _effective(g.entropy_nats),
             "sync r": fixed(g.sync[-1], 2) if g.sync else NONE,
             "fusions taken": f"{g.fusions_accepted} of {g.fusions_accepted + g.fusions_refused}",
             "steps": count(g.steps),
@@ -71,8 +73,14 @@ def generations(found: Sequence[Generation]) -> str:
         }
         for g in found
     ]
-    right = ["generation", "candidates", "diversity", "sync r", "steps", "time"]
+    right = [
+        "generation", "candidates", "diversity", "different in effect", "sync r", "steps", "time",
+    ]  # fmt: skip
     return table(rows, code=["in charge", "went on with"], numbers=right)
+
+
+def _effective(entropy_nats: float) -> str:
+    return fixed(math.exp(entropy_nats), 1)
 
 
 def candidates(found: Sequence[Generation]) -> str:

@@ -11,13 +11,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
-from symbio_core.activations import diversity, parse, shares_of_diversity
+from symbio_core.activations import (
+    Expression,
+    distance,
+    diversity,
+    parse,
+    shares_of_diversity,
+)
 from symbio_core.config import PhaseSettings, SearchSettings
-from symbio_core.monitors import paired_interval, t_interval
+from symbio_core.monitors import paired_interval, population_entropy, t_interval
 from symbio_core.records import (
     Adaptation,
     Candidate,
@@ -479,6 +486,7 @@ def _told(
         duplicates=population.proposal.duplicates,
         diversity=diversity(functions),
         diversity_ci=spread.high - spread.value if spread else None,
+        entropy_nats=_population_entropy(functions) if functions else None,
         transfers=transfers,
         start=setting.settings.start,
         steps=population.bench.charged(population.steps) if is_fresh else population.steps,
@@ -489,6 +497,13 @@ def _told(
         seconds=seconds,
         **fused,
     )
+
+
+def _population_entropy(functions: list[Expression]) -> float:
+    distances = np.zeros((len(functions), len(functions)))
+    for i, j in combinations(range(len(functions)), 2):
+        distances[i, j] = distances[j, i] = distance(functions[i], functions[j])
+    return population_entropy(distances)
 
 
 def _record(trial: Trial) -> MemberRecord:

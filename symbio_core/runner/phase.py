@@ -477,7 +477,7 @@ class PhaseRun:
             clipped=at.clipped,
             lr_probe=at.lr_probe,
             lr_probe_ci=at.lr_probe_ci,
-            alarms=at.watch.alarms(),
+            alarms=at.watch.alarms(at.points),
             layers=self._layers(),
             tokens=at.spent * self.bench.tokens_per_step,
             seconds=self.pace.phase_seconds,

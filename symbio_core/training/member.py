@@ -40,6 +40,8 @@ class Stretch:
     """Loss of every step (nats a token)."""
     norms: list[float] = field(default_factory=list)
     """Gradient norm of every step, before clipping."""
+    clips: list[bool] = field(default_factory=list)
+    """Whether the gradient of each step was clipped."""
     paces: list[float] = field(default_factory=list)
     """Wall time of every step (s)."""
 
@@ -101,6 +103,7 @@ class Member:
             )
             stretch.losses.append(loss)
             stretch.norms.append(norm)
+            stretch.clips.append(clipped)
             stretch.paces.append(time.perf_counter() - at)
             self.line_step += 1
             stretch.steps += 1

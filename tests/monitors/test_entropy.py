@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from symbio_core.monitors import (
     effective_rank,
-    free_energy,
     population_entropy,
     shannon_entropy,
     weight_entropy,
@@ -107,8 +106,3 @@ def test_what_are_not_distances_is_refused(distances: np.ndarray) -> None:
 def test_shares_that_do_not_fit_the_population_are_refused() -> None:
     with pytest.raises(ValueError, match="shares"):
         population_entropy(np.zeros((2, 2)), [1.0])
-
-
-def test_free_energy_is_loss_where_entropy_is_free() -> None:
-    assert free_energy(3.0, 2.0, beta=0.0) == 3.0
-    assert free_energy(3.0, 2.0, beta=0.1) == pytest.approx(3.2)

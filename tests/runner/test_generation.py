@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from symbio_core import runner
+from symbio_core.activations import distance, parse
 from symbio_core.config import RunConfig, changed
 from symbio_core.lifecycle import effective, generation_price
 from symbio_core.records import Adaptation, Candidate, Generation, PhasePlan
@@ -81,6 +82,16 @@ def test_a_fresh_generation_leaves_the_line_as_it_is_and_keeps_none_of_its_steps
     if not generation.found:
         assert same(after, before)
     assert all(m.score is not None for m in generation.members)
+
+
+def test_a_generation_tells_how_many_different_functions_it_holds(bench: Workbench) -> None:
+    generation, *_ = found(bench, line_of(bench, 1), "cambrian")
+    assert generation.entropy_nats is not None
+    assert 1.0 < np.exp(generation.entropy_nats) < len(generation.members)
+    trees = [parse(m.candidate.formula) for m in generation.members]
+    alike = np.array([[1.0 - distance(a, b) for b in trees] for a in trees])
+    ordinary = alike.mean(axis=1)
+    assert np.exp(generation.entropy_nats) == pytest.approx(np.exp(-np.log(ordinary).mean()))
 
 
 def test_what_a_generation_costs_is_what_was_set_aside_for_it(bench: Workbench) -> None:

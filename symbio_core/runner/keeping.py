@@ -36,7 +36,8 @@ def examine_run(run: Run, *, deep: bool | None = None) -> Checkup:
         sizes = [m.parts.values() for m in run.store.checkpoints.survey()[0]]
         total = sum(part.size for parts in sizes for part in parts)
         deep = total <= QUICK_BYTES and "://" not in run.config.storage.root
-    return check_run(run.store, run.referenced(), run.plain_state, deep=deep)
+    state = run.plain_state if run.events else None
+    return check_run(run.store, run.referenced(), state, deep=deep)
 
 
 def damage(run: Run) -> list[str]:

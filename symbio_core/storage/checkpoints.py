@@ -5,6 +5,10 @@
     blobs/<sha256>                                     one part each, shared by equal content
     manifests/<step>-<first 16 of its sha256>.json     names the parts with sizes and hashes
     LATEST                                             names the last save; moves only forward
+
+A manifest is written before ``LATEST`` can name it, and once only, so no swap refuses the one of a
+holder that was replaced in between. But ``LATEST`` also lists every save that it has named, and
+nobody goes on from one that it does not list.
 """
 
 from __future__ import annotations
@@ -77,6 +81,16 @@ class Pointer(Record):
     order: int = Field(ge=-1)
     writer: str = ""
     """Tag of who moved it here."""
+    saves: tuple[str, ...] | None = None
+    """Every save it has named that was there when it was moved here; None in earlier versions."""
+    sha256: str | None = None
+    """Hash of all the rest, hex; None in earlier versions."""
+
+    @property
+    def sealed(self) -> Pointer:
+        """The same under its hash."""
+        rest = json_bytes(self.model_dump(mode="json", exclude={"sha256"}))
+        return self.model_copy(update={"sha256": hashlib.sha256(rest).hexdigest()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +171,16 @@ class CheckpointStore:
         """
         self.fence = fence
         while True:
-            found = self._pointer_file()
-            pointer = _pointer(found) if found else None
+            found, pointer = self._pointed()
             try:
                 if pointer is None or (pointer.id is not None and not self.pointer()):
                     pointer = self._rebuilt()
             except CheckpointDamaged:
                 pointer = self._rebuilt()
+            # What comes up from now on and is not named is of those who are shut out.
+            saves = tuple(sorted(self._named(pointer)))
             try:
-                self._point(found, pointer)
+                self._point(found, pointer.model_copy(update={"saves": saves}))
             except SwapLost:
                 continue
             return
@@ -270,6 +285,7 @@ class CheckpointStore:
             kind: only saves of that kind; None for any.
         """
         manifests, damaged = self._survey()
+        named = self._named(self._pointed()[1])
         for manifest in reversed(manifests):
             if kind is not None and manifest.kind != kind:
                 continue
@@ -278,6 +294,8 @@ class CheckpointStore:
                     f"{self.store.where(self._key(manifest.id))} is a checkpoint of run "
                     f"'{manifest.run_id}'; it is left alone"
                 )
+                continue
+            if manifest.id not in named:
                 continue
             try:
                 return self.load(manifest.id), tuple(damaged)
@@ -296,8 +314,7 @@ class CheckpointStore:
             CheckpointDamaged: it does not name a save that is there.
         """
         latest = self.latest()
-        found = self._pointer_file()
-        pointer = _pointer(found) if found else None
+        _, pointer = self._pointed()
         if latest is not None and pointer is not None and pointer.order != latest.order:
             where = self.store.where(f"{self.home}/LATEST")
             raise CheckpointDamaged(f"{where} is damaged; the next save mends it")
@@ -318,8 +335,7 @@ class CheckpointStore:
         """
         with self._busy:
             self._check()
-            found = self._pointer_file()
-            pointer = _pointer(found) if found else None
+            _, pointer = self._pointed()
             kept = keep | ({pointer.id} if pointer and pointer.id else set())
             for key in self._keys():
                 if _id(key) not in kept and not self._is_anothers(key):
@@ -343,9 +359,10 @@ class CheckpointStore:
             LeaseLost: another holder has taken the run over.
         """
         with self._busy:
-            found = self._pointer_file()
-            pointer = _pointer(found) if found else None
+            _, pointer = self._pointed()
+            named = self._named(pointer)
             own = [m for m in self.manifests() if (m.kind, m.run_id) == (kind, self.run_id)]
+            own = [m for m in own if m.id in named]
             old = [m for m in own[: max(0, len(own) - keep)] if pointer and m.id != pointer.id]
             for manifest in old:
                 self._check()
@@ -372,10 +389,15 @@ class CheckpointStore:
     def _get(self, part: Part) -> bytes:
         return self.blobs.get(part.sha256, part.size)
 
+    def _named(self, pointer: Pointer | None) -> set[str]:
+        """Return the saves there are that ``LATEST`` has named; all where it does not say."""
+        there = {_id(key) for key in self._keys()}
+        return there if pointer is None or pointer.saves is None else there & {*pointer.saves}
+
     def _numbered(self, draft: Manifest) -> Manifest:
-        manifests = self.manifests()
-        found = self._pointer_file()
-        pointer = _pointer(found) if found else None
+        _, pointer = self._pointed()
+        named = self._named(pointer)
+        manifests = [manifest for manifest in self.manifests() if manifest.id in named]
         last = max([m.order for m in manifests[-1:]] + ([pointer.order] if pointer else [-1]))
         again = draft.model_copy(update={"order": max(0, last)})
         if manifests and manifests[-1].data == again.data:
@@ -383,9 +405,9 @@ class CheckpointStore:
         return draft.model_copy(update={"order": last + 1})
 
     def _advance(self, manifest: Manifest) -> None:
-        found = self._pointer_file()
-        pointer = _pointer(found) if found else None
-        to = Pointer(id=manifest.id, order=manifest.order)
+        found, pointer = self._pointed()
+        saves = tuple(sorted(self._named(pointer) | {manifest.id}))
+        to = Pointer(id=manifest.id, order=manifest.order, saves=saves)
         if pointer is not None and (pointer.id, pointer.order) == (to.id, to.order):
             self._check()
             return
@@ -403,13 +425,17 @@ class CheckpointStore:
     def _point(self, found: Versioned | None, to: Pointer) -> None:
         if self.fence is not None:
             to = to.model_copy(update={"writer": self.fence.tag})
-        data = json_bytes(to.model_dump(mode="json"))
+        data = json_bytes(to.sealed.model_dump(mode="json"))
         self._check()
         self.store.swap(f"{self.home}/LATEST", data, found.version if found else None)
 
     def _rebuilt(self) -> Pointer:
         newest = [m for m in self.manifests() if m.run_id == self.run_id][-1:]
         return Pointer(id=newest[0].id, order=newest[0].order) if newest else _NOWHERE
+
+    def _pointed(self) -> tuple[Versioned | None, Pointer | None]:
+        found = self._pointer_file()
+        return found, _pointer(found) if found else None
 
     def _pointer_file(self) -> Versioned | None:
         return read_text(self.store, f"{self.home}/LATEST")
@@ -467,7 +493,9 @@ def _id(key: str) -> str:
 
 
 def _pointer(found: Versioned) -> Pointer | None:
+    """Return what a pointer's file says; None where it is damaged."""
     try:
-        return Pointer.model_validate_json(found.data)
+        pointer = Pointer.model_validate_json(found.data)
     except ValidationError:
         return None
+    return pointer if pointer.sha256 in (None, pointer.sealed.sha256) else None

@@ -140,11 +140,11 @@ class _Survey:
         except Damaged as error:
             self._add("state.json", str(error), remedy)
             return
-        if state is not None:
+        if "state.json" in self.keys:
             # A process that ended between journal and state leaves an older state, which is whole.
             told = self.run.segments_told()
             is_newest = told == 0 or told >= len(self.run.journal.survey())
-            is_wrong = is_newest and self.expected is not None and state != self.expected
+            is_wrong = is_newest and self.expected is not None and (state or {}) != self.expected
             why = "is not what the journal amounts to (damaged, or of another version)"
             self._add("state.json", why if is_wrong else None, remedy)
         elif any(name.startswith("journal/") for name in self.keys):

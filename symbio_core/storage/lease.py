@@ -6,14 +6,16 @@
 
 A lease that is not renewed expires; whoever takes it then has the next epoch. That alone would not
 stop an old holder that was asleep and wakes up in the midst of a write. So each object that moves
-(the journal's next segment, ``LATEST``, ``state.json``) is *claimed* by the new holder after it has
-the lease: it is rewritten under the holder's own tag. And every later write of anybody goes
+(the journal's next segment, ``LATEST``, ``state.json``, ``files.json``) is *claimed* by the new
+holder after it has the lease: it is rewritten under the holder's own tag. And every later write of
+anybody goes
 
     1. know the version that the object has,  2. read LEASE: is it mine?,  3. swap that version.
 
 If 2 says yes, a new holder takes the lease after 2, so it claims the object after 1. Then either
 the swap comes before the claim, and the new holder, who reads after claiming, sees it as history;
 or it comes after the claim, and loses because the version is another one. There is no third case.
+What is written beside these (manifests, files for people) counts only where one of them names it.
 Tags are made up anew by each holder, so that no two holders ever write the same bytes and no store
 can take the one's write for the other's.
 """

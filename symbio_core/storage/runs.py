@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -41,6 +41,8 @@ _WRITER = "writer"
 _SEGMENTS = "segments"
 """Key of the state under which the number of the journal's segments stands."""
 _OURS = (_WRITER, _SEGMENTS)
+_SEAL = "sha256"
+"""Key of the list of files under which the hash of all the rest stands."""
 LIST = "files.json"
 """Names hash and length of the files for people, so that damage to them is noticed."""
 _LISTED = ("metrics/", "report/", "model/")
@@ -83,6 +85,7 @@ class RunStore:
             events = self.journal.claim(lease)
             self.checkpoints.claim(lease)
             self._claim_state(lease)
+            self._claim_list(lease)
         except BaseException:
             lease.release()
             raise
@@ -169,7 +172,7 @@ class RunStore:
             raise
 
     def read_state(self) -> dict[str, Any] | None:
-        """Return the snapshot of the state, or None before the first.
+        """Return the snapshot of the state, or None before the first, also where it is claimed.
 
         Raises:
             Damaged: it is damaged.
@@ -177,7 +180,7 @@ class RunStore:
         found = read_text(self.store, f"{self.home}/state.json")
         self._see_state(found)
         content = self._parsed("state.json", found)
-        return None if content is None else {k: v for k, v in content.items() if k not in _OURS}
+        return {k: v for k, v in (content or {}).items() if k not in _OURS} or None
 
     def segments_told(self) -> int:
         """Return how many segments the journal had when the state was written; 0: not known."""
@@ -195,7 +198,7 @@ class RunStore:
             Damaged: its state was written after some: what they led to must not be lived over.
         """
         told = self.segments_told()
-        if told:
+        if told and self.read_state() is not None:
             journal, state = f"{self.home}/journal", f"{self.home}/state.json"
             raise Damaged(
                 f"the journal of run '{self.run_id}' is gone and had {told} segments; put back a "
@@ -262,14 +265,7 @@ class RunStore:
             Damaged: the list is damaged.
         """
         content = self._parsed(LIST, read_text(self.store, f"{self.home}/{LIST}")) or {}
-        where = self.store.where(f"{self.home}/{LIST}")
-        try:
-            listed = {str(n): (str(f["sha256"]), int(f["size"])) for n, f in content.items()}
-        except (TypeError, KeyError, ValueError, OverflowError) as error:
-            raise Damaged(f"{where} is damaged; `symbio report` writes it anew") from error
-        if not all(n.startswith(_LISTED) and is_key(f"{self.home}/{n}") for n in listed):
-            raise Damaged(f"{where} is damaged; `symbio report` writes it anew")
-        return listed
+        return _understood(content, self.store.where(f"{self.home}/{LIST}"))
 
     def _write_list(self) -> None:
         key = f"{self.home}/{LIST}"
@@ -281,12 +277,15 @@ class RunStore:
             except Damaged:
                 before = {}
             try:
-                data = pretty_bytes({**before, **self._listed})
+                data = _sealed({**before, **self._listed})
                 self.store.swap(key, data, found.version if found else None)
             except SwapLost:
                 continue
             self._listed.clear()
             return
+
+    def _has_files(self) -> bool:
+        return any(self.store.keys(f"{self.home}/{start}") for start in _LISTED)
 
     def has_file(self, name: str) -> bool:
         """Say whether the run has such a file."""
@@ -327,7 +326,9 @@ class RunStore:
         return config if isinstance(config, dict) else None
 
     def _claim_state(self, lease: Lease) -> None:
-        while (found := self.store.read(f"{self.home}/state.json")) is not None:
+        # Also where there is none yet: else nothing would refuse the first one of an old holder.
+        while True:
+            found = self.store.read(f"{self.home}/state.json")
             self._see_state(found)
             try:
                 content = self._parsed("state.json", found) or {}
@@ -335,6 +336,23 @@ class RunStore:
                 content = {}  # It is written anew from the journal with the next event.
             try:
                 self._move_state(content, lease)
+            except SwapLost:
+                continue
+            return
+
+    def _claim_list(self, lease: Lease) -> None:
+        while True:
+            found = self.store.read(f"{self.home}/{LIST}")
+            try:
+                content = self._parsed(LIST, found)
+            except Damaged:
+                return  # It is damaged and stays so until the files are made anew.
+            if content is None and self._has_files():
+                return
+            data = _sealed({**(content or {}), _WRITER: lease.tag})
+            lease.check()
+            try:
+                self.store.swap(f"{self.home}/{LIST}", data, found.version if found else None)
             except SwapLost:
                 continue
             return
@@ -367,6 +385,29 @@ class RunStore:
         if not isinstance(content, dict):
             raise Damaged(f"{where} is damaged (not an object); put back a copy of it")
         return content
+
+
+def _sealed(listed: Mapping[str, Any]) -> bytes:
+    """Return a list of files as it is stored: with its own hash, so that damage is its own."""
+    rest = {name: about for name, about in listed.items() if name != _SEAL}
+    return pretty_bytes({**rest, _SEAL: hashlib.sha256(pretty_bytes(rest)).hexdigest()})
+
+
+def _understood(content: Mapping[str, Any], where: str) -> dict[str, tuple[str, int]]:
+    """Return hash and length of each file of a list.
+
+    Raises:
+        Damaged: it is none.
+    """
+    files = {name: about for name, about in content.items() if name not in (_WRITER, _SEAL)}
+    try:
+        listed = {str(n): (str(f["sha256"]), int(f["size"])) for n, f in files.items()}
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise Damaged(f"{where} is damaged; `symbio report` writes it anew") from error
+    is_whole = _SEAL not in content or pretty_bytes(content) == _sealed(content)
+    if not is_whole or not all(n.startswith(_LISTED) and is_key(f"runs/x/{n}") for n in listed):
+        raise Damaged(f"{where} is damaged; `symbio report` writes it anew")
+    return listed
 
 
 def list_runs(store: ObjectStore) -> list[str]:

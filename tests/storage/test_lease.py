@@ -304,6 +304,7 @@ WRITES: dict[str, Callable[[RunStore], object]] = {
     "state": lambda run: run.write_state({"n": 0}),
     "save": lambda run: run.checkpoints.save({"m": {"w": np.zeros(3)}}, {}, step=5, kind="step"),
     "the same save": lambda run: run.checkpoints.save({"m": WEIGHTS}, {}, step=1, kind="step"),
+    "file": lambda run: run.write_file("model/model.safetensors", b"stale"),
 }
 
 
@@ -364,7 +365,51 @@ def test_a_holder_replaced_before_any_step_of_its_write_moves_nothing_afterwards
         told = [{"event": "first"}, *([{"event": "new"}] if new_writes else [])]
         assert seen.journal.read() == told
         assert seen.read_state() == {"n": 2 if new_writes else 1}
+        newest = seen.checkpoints.newest_whole().manifest
+        assert newest is not None
+        assert newest.step == 1, "nobody goes on from what an old holder saved"
+        assert seen.files_listed() == {}, "no file of an old holder is believed"
         goes_on(new, old)
+        newest = seen.checkpoints.newest_whole().manifest
+        assert newest is not None
+        (tmp_path / str(step) / f"runs/alpha/checkpoints/manifests/{newest.id}.json").unlink()
+        newest = seen.checkpoints.newest_whole().manifest
+        assert newest is not None
+        assert newest.step == 1, "also where the newest is damaged"
+    raise AssertionError("a write without end")
+
+
+FIRST: dict[str, Callable[[RunStore], object]] = {
+    "state": lambda run: run.write_state({"n": "stale"}),
+    "save": WRITES["save"],
+    "file": WRITES["file"],
+}
+
+
+@pytest.mark.parametrize("write", FIRST)
+def test_a_holder_replaced_before_its_first_write_begins_nothing(
+    tmp_path: Path, write: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symbio_core.storage.lease._held", {})
+    for step in range(1, 40):
+        store = FolderStore(tmp_path / str(step))
+        slowed = Stepped(store)
+        old, new = RunStore(slowed, "alpha"), RunStore(store, "alpha")
+        old.claim()
+        slowed.calls, slowed.at = 0, step
+        slowed.happens = lambda new=new: new.claim(take_over=True)
+        try:
+            FIRST[write](old)
+        except LeaseLost:
+            assert new.read_state() is None
+            assert new.checkpoints.newest_whole().manifest is None
+            assert new.files_listed() == {}
+            new.refuse_if_journal_is_gone()
+            new.write_state({"n": 3})
+        else:
+            assert slowed.calls < step, "somebody took over in the midst of a write"
+            assert step > 2
+            return
     raise AssertionError("a write without end")
 
 

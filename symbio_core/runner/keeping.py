@@ -6,6 +6,7 @@ from symbio_core.errors import Damaged
 from symbio_core.runner.opening import reopen
 from symbio_core.runner.run import TOKENIZER, Run
 from symbio_core.storage import Checkup, Lease, RunStore, check_run, open_store
+from symbio_core.storage.runs import LIST
 
 QUICK_BYTES = 500_000_000
 """Runs in a folder up to this size are compared with their hashes on the way; others by length."""
@@ -78,8 +79,10 @@ def repair(root: str, run_id: str) -> list[str]:
     try:
         mended = {file.name for file in before.wrong}
         again = examine_run(run)
-        if not run.is_finished and any(file.name == TOKENIZER for file in again.wrong):
+        if not run.is_finished and any(file.name in (TOKENIZER, LIST) for file in again.wrong):
             run.write_tokenizer()
+            if run.store.has_file("report/report.html"):
+                run.report()
             again = examine_run(run)
         if run.is_finished and any(file.name.startswith(_MADE) for file in again.wrong):
             run.finish()

@@ -12,7 +12,7 @@ from symbio_core.errors import Damaged
 from symbio_core.storage.canonical import parsed_json
 from symbio_core.storage.lease import parsed
 from symbio_core.storage.objects import read_text
-from symbio_core.storage.runs import LIST, RunStore
+from symbio_core.storage.runs import FOR_PEOPLE, LIST, RunStore
 
 Health = Literal["whole", "damaged", "missing", "unreferenced", "foreign"]
 _BLOB = re.compile("checkpoints/blobs/[0-9a-f]{64}")
@@ -206,8 +206,10 @@ class _Survey:
         except Damaged as error:
             self._add(LIST, str(error), "resume or `symbio report` writes it anew")
             return
-        if listed:
-            self._add(LIST, None, "")
+        is_missing = LIST not in self.keys and any(n.startswith(FOR_PEOPLE) for n in self.keys)
+        if listed or is_missing:
+            why = "is missing: nobody knows any more what those files should hold"
+            self._add(LIST, why if is_missing else None, "resume or --repair makes them anew")
         for name, (sha256, size) in listed.items():
             self._add(
                 name, self._wrong_file(name, sha256, size), "resume or --repair makes it anew"

@@ -45,7 +45,8 @@ _SEAL = "sha256"
 """Key of the list of files under which the hash of all the rest stands."""
 LIST = "files.json"
 """Names hash and length of the files for people, so that damage to them is noticed."""
-_LISTED = ("metrics/", "report/", "model/")
+FOR_PEOPLE = ("metrics/", "report/", "model/")
+"""Where the files lie that the list names."""
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -242,7 +243,7 @@ class RunStore:
         found = self.store.read(key)
         self._check()
         self.store.swap(key, data, found.version if found else None)
-        if name.startswith(_LISTED):
+        if name.startswith(FOR_PEOPLE):
             self._listed[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
             if not self._is_listing:
                 self._write_list()
@@ -285,32 +286,33 @@ class RunStore:
             return
 
     def _has_files(self) -> bool:
-        return any(self.store.keys(f"{self.home}/{start}") for start in _LISTED)
+        return any(self.store.keys(f"{self.home}/{start}") for start in FOR_PEOPLE)
 
     def has_file(self, name: str) -> bool:
         """Say whether the run has such a file."""
         return self.store.exists(f"{self.home}/{name}")
 
     def read_file(self, name: str) -> bytes:
-        """Return a file of the run, checked against the list of files if it stands there.
+        """Return a file of the run; a file for people only if it is what the list of files says.
 
         Raises:
             Damaged: it is not there.
-            CheckpointDamaged: it is not what was written.
+            CheckpointDamaged: it is not what was written, or not listed.
         """
         where = self.store.where(f"{self.home}/{name}")
         found = self.store.read(f"{self.home}/{name}")
         if found is None:
             raise Damaged(f"{where} is missing")
-        try:
-            sha256, _ = self.files_listed().get(name, (None, 0))
-        except Damaged:
-            sha256 = None  # Only the list is damaged; `symbio status` says so.
-        if sha256 is not None and hashlib.sha256(found.data).hexdigest() != sha256:
+        if not name.startswith(FOR_PEOPLE):
+            return found.data
+        anew = f"make it anew by `symbio fsck {self.run_id} --repair`"
+        listed = self.files_listed()
+        if name not in listed:
             raise CheckpointDamaged(
-                f"{where} does not match its hash; make it anew by `symbio fsck {self.run_id} "
-                "--repair`"
+                f"{where} is not in {LIST}, so nobody knows what it should hold; {anew}"
             )
+        if hashlib.sha256(found.data).hexdigest() != listed[name][0]:
+            raise CheckpointDamaged(f"{where} does not match its hash; {anew}")
         return found.data
 
     def sibling(self, run_id: str) -> RunStore:
@@ -405,7 +407,7 @@ def _understood(content: Mapping[str, Any], where: str) -> dict[str, tuple[str, 
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise Damaged(f"{where} is damaged; `symbio report` writes it anew") from error
     is_whole = _SEAL not in content or pretty_bytes(content) == _sealed(content)
-    if not is_whole or not all(n.startswith(_LISTED) and is_key(f"runs/x/{n}") for n in listed):
+    if not is_whole or not all(n.startswith(FOR_PEOPLE) and is_key(f"runs/x/{n}") for n in listed):
         raise Damaged(f"{where} is damaged; `symbio report` writes it anew")
     return listed
 

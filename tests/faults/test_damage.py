@@ -168,8 +168,6 @@ def test_any_one_damaged_file_is_named_in_one_line(root: Path, how: str) -> None
             continue
         if name == "LEASE" and not found:
             continue  # a letter of a name was changed: no writer is kept out by it
-        if name == "files.json" and how == "gone":
-            continue  # what it lists is still there
         assert name in [file.name for file in found], f"{how} {name} was not noticed"
         for file in found:
             assert "\n" not in file.why
@@ -228,7 +226,7 @@ def test_what_the_rest_of_the_run_tells_is_made_anew(
     how = list(DAMAGES)[MENDED.index(what) % 3]
     DAMAGES[how](path)
     code, told = invoke("fsck", "one", "--storage", str(root))
-    assert code == (0 if (what, how) == ("list", "gone") else 1)
+    assert code == 1
     assert path.name in told
     assert invoke("status", "one", "--storage", str(root))[0] == 0
     code, told = invoke("fsck", "one", "--repair", "--storage", str(root))
@@ -237,6 +235,34 @@ def test_what_the_rest_of_the_run_tells_is_made_anew(
     assert wrong(root) == ()
     if what in ("config", "weights to take away", "tokenizer"):
         assert path.read_bytes() == before
+
+
+def test_a_model_that_no_list_names_writes_nothing_and_is_made_anew(root: Path) -> None:
+    listed, weights = root / "runs/one/files.json", root / "runs/one/model/model.safetensors"
+    good = weights.read_bytes()
+    listed.unlink()
+    flip(weights)
+    assert [file.name for file in wrong(root)] == ["files.json"]
+    code, told = invoke("sample", "one", "--tokens", "3", "--storage", str(root))
+    assert code == 1
+    assert "model is damaged" in told or "is not in files.json" in told
+    assert "files.json" in invoke("status", "one", "--storage", str(root))[1]
+    code, told = invoke("fsck", "one", "--repair", "--storage", str(root))
+    assert code == 0, told
+    assert f"mended: {listed}" in told
+    assert weights.read_bytes() == good
+
+
+def test_a_list_that_is_gone_is_written_anew_before_the_run_is_finished(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    run = runner.open_run(tiny(tiny_corpus, tmp_path), "one")
+    run.release()
+    listed = tmp_path / "runs/one/files.json"
+    listed.unlink()
+    assert [file.name for file in wrong(tmp_path)] == ["files.json"]
+    assert f"mended: {listed}" in runner.repair(str(tmp_path), "one")
+    assert wrong(tmp_path) == ()
 
 
 def test_a_damaged_best_checkpoint_is_named_and_the_model_given_away_still_writes(

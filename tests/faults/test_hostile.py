@@ -105,13 +105,9 @@ def test_a_model_with_one_bit_changed_writes_nothing(root: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\xff" * 40, b'{"model": 1}', b'"text"'])
 def test_a_model_of_other_content_writes_nothing(root: Path, data: bytes) -> None:
-    (root / HOME / "files.json").unlink()
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
-        path = root / HOME / "model" / name
-        before = path.read_bytes()
-        path.write_bytes(data)
-        assert any("exported model of run 'one' is damaged" in line for line in look(root))
-        path.write_bytes(before)
+        with listed_anew(root, f"model/{name}", data):
+            assert any("exported model of run 'one' is damaged" in line for line in look(root))
 
 
 # --- ways out of the folder

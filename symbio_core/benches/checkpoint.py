@@ -6,10 +6,12 @@ import copy
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -42,16 +44,23 @@ PHASES_ENDED = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Round:
-    """One save in the midst of training, and the same bytes copied."""
+class _Stalls:
+    """What saves to one place cost the training."""
 
-    step_s: float
     stall_s: float
     """How long training stood still for a save inside a phase."""
     end_stall_s: float
     """The same for a save at the end of a phase, evaluation not counted."""
     slowed_s: float
     """How much longer the steps beside a save took than as many without, stall not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One save in the midst of training, and the same bytes copied."""
+
+    step_s: float
+    folder: _Stalls
     save: float
     """From the copy in memory to the last fsync (MB/s)."""
     restore: float
@@ -62,8 +71,10 @@ class _Round:
     """The same file read (MB/s)."""
     size: int
     """Length of the checkpoint (bytes)."""
-    sent: Speeds | None
+    sent: Speeds | None = None
     """To a bucket and back; None where there is none."""
+    bucket: _Stalls | None = None
+    """What saves to that bucket cost."""
 
 
 def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, dict[str, Any]]:
@@ -71,7 +82,8 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
 
     The share of a run's time is the stall of a save times the saves of a run, over its steps times
     the time of a step; both are medians of the same rounds. What a save takes from the steps beside
-    it, where cores are few, is told apart as `slowed_frac`.
+    it, where cores are few, is told apart as `slowed_frac`. Saves to a bucket are measured as those
+    to a folder are; their figures begin with `bucket`.
 
     Args:
         config: profile, corpus and storage; with a bucket as storage, that is what is sent to.
@@ -104,7 +116,9 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
         summary |= {f"{key} {name}": float(np.median(values)) for key, values in figures.items()}
     for key in next(iter(columns.values())):
         table.add_row(key, *(columns[name][key] for name in arms))
-    summary["stall_frac"] = max(summary[f"stall_frac {name}"] for name in arms)
+    for key in ("stall_frac", "bucket_stall_frac"):
+        worst = [summary[f"{key} {name}"] for name in arms if f"{key} {name}" in summary]
+        summary |= {key: max(worst)} if worst else {}
     return table, {"bench": "checkpoint", "rounds": rounds, "summary": summary}
 
 
@@ -112,15 +126,9 @@ def _figures(config: RunConfig, rounds: list[_Round]) -> dict[str, npt.NDArray[n
     def each(key: str) -> npt.NDArray[np.float64]:
         return np.array([getattr(r, key) for r in rounds], dtype=np.float64)
 
-    saves = config.budget.steps / config.storage.save_every
-    stalls = saves * each("stall_s") + 2 * PHASES_ENDED * each("end_stall_s")
     training_s = config.budget.steps * each("step_s")
     found = {
-        "stall_frac": stalls / training_s,
-        "slowed_frac": saves * each("slowed_s") / training_s,
-        "stall_s": each("stall_s"),
-        "end_stall_s": each("end_stall_s"),
-        "slowed_s": each("slowed_s"),
+        **_shares(config, training_s, [r.folder for r in rounds]),
         "step_s": each("step_s"),
         "save_mb_per_s": each("save"),
         "restore_mb_per_s": each("restore"),
@@ -132,7 +140,24 @@ def _figures(config: RunConfig, rounds: list[_Round]) -> dict[str, npt.NDArray[n
     sent = [r.sent for r in rounds if r.sent is not None]
     for key in Speeds.__slots__ if sent else ():
         found[f"{key}_mb_per_s"] = np.array([getattr(speeds, key) for speeds in sent])
+    far = [r.bucket for r in rounds if r.bucket is not None]
+    for key, values in _shares(config, training_s, far).items() if far else ():
+        found[f"bucket_{key}"] = values
     return found
+
+
+def _shares(
+    config: RunConfig, training_s: npt.NDArray[np.float64], rounds: list[_Stalls]
+) -> dict[str, npt.NDArray[np.float64]]:
+    stall_s, end_stall_s, slowed_s = np.array([astuple(r) for r in rounds]).T
+    saves = config.budget.steps / config.storage.save_every
+    return {
+        "stall_frac": (saves * stall_s + 2 * PHASES_ENDED * end_stall_s) / training_s,
+        "slowed_frac": saves * slowed_s / training_s,
+        "stall_s": stall_s,
+        "end_stall_s": end_stall_s,
+        "slowed_s": slowed_s,
+    }
 
 
 def _shown(values: npt.NDArray[np.float64]) -> str:
@@ -154,6 +179,7 @@ def _rounds(config: RunConfig, count: int, say: Say) -> list[_Round]:
     with (
         tempfile.TemporaryDirectory(dir=home) as folder,
         uploading.reachable(config.storage.root) as bucket,
+        _vault_in(bucket, bench) as far,
     ):
         vault = Vault(RunStore(open_store(folder), "saved"), bench)
         member = bench.fresh_member("gelu(x)", "line")
@@ -165,16 +191,37 @@ def _rounds(config: RunConfig, count: int, say: Say) -> list[_Round]:
                 vault.bench = _with_rows(bench, rows)
                 # As in a run: the end of a phase is saved while it is evaluated.
                 vault.bench.validation = evaluated
-                step_s = _train(vault.bench, member, int(LEAST_S / step_s))
+                step_s = _train(vault.bench, member, max(1, int(LEAST_S / step_s)))
             last = _round(vault, member, Path(folder), step_s)
-            if bucket is not None:
-                last = replace(last, sent=uploading.speeds(bucket, last.size, seed=number))
+            if bucket is not None and far is not None:
+                far.bench = vault.bench
+                last = replace(
+                    last,
+                    sent=uploading.speeds(bucket, last.size, seed=number),
+                    bucket=_stalls(far, member),
+                )
+                far.checkpoints.retain(set())
             found.append(last)
             say(
-                f"round {number + 1}: a save stalls {1e3 * last.stall_s:.1f} ms, a step takes "
-                f"{1e3 * last.step_s:.1f} ms; {last.save:.0f} MB/s beside {last.write:.0f} plain"
+                f"round {number + 1}: a save stalls {1e3 * last.folder.stall_s:.1f} ms, a step "
+                f"takes {1e3 * last.step_s:.1f} ms; {last.save:.0f} MB/s beside {last.write:.0f} "
+                "plain"
             )
     return found
+
+
+@contextmanager
+def _vault_in(bucket: str | None, bench: Workbench) -> Iterator[Vault | None]:
+    """Yield a vault in a bucket, of which nothing stays."""
+    if bucket is None:
+        yield None
+        return
+    run = RunStore(open_store(bucket), f"bench-{uuid4().hex}")
+    try:
+        yield Vault(run, bench)
+    finally:
+        for key in run.store.keys(f"runs/{run.run_id}/"):
+            run.store.delete(key)
 
 
 def _with_rows(bench: Workbench, rows: int) -> Workbench:
@@ -185,7 +232,7 @@ def _with_rows(bench: Workbench, rows: int) -> Workbench:
     return other
 
 
-def _round(vault: Vault, member: Member, folder: Path, step_s: float) -> _Round:
+def _stalls(vault: Vault, member: Member) -> _Stalls:
     bench = vault.bench
     steps = max(2, int(LEAST_S / _train(bench, member, 2)))
     search = initial_state(member.formula)
@@ -205,8 +252,13 @@ def _round(vault: Vault, member: Member, folder: Path, step_s: float) -> _Round:
 
     before = vault.stalled_s
     vault.save_end(PLAN, member, search, step=at)
-    end_stall_s = vault.stalled_s - before
+    return _Stalls(stall_s, vault.stalled_s - before, beside_s - alone_s)
 
+
+def _round(vault: Vault, member: Member, folder: Path, step_s: float) -> _Round:
+    bench = vault.bench
+    stalls = _stalls(vault, member)
+    search, at = initial_state(member.formula), member.line_step
     _train(bench, member, 1)
     again = Snapshot(member, search, Snapshot.of(member, search), {"line_steps": 2})
     _train(bench, member, 1)
@@ -223,15 +275,12 @@ def _round(vault: Vault, member: Member, folder: Path, step_s: float) -> _Round:
     vault.checkpoints.retain(set())
     return _Round(
         step_s=step_s,
-        stall_s=stall_s,
-        end_stall_s=end_stall_s,
-        slowed_s=beside_s - alone_s,
+        folder=stalls,
         save=size / save_s / 1e6,
         restore=size / restore_s / 1e6,
         write=write,
         read=read,
         size=size,
-        sent=None,
     )
 
 

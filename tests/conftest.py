@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -23,6 +24,19 @@ TEXT = (
     "hills where nobody sleeps but every child remembers how winter came with silver light"
 )
 WORDS = TEXT.split()
+
+
+SAID = "said"
+"""Property of a test whose value is shown after all tests, as `record_property` takes it: seeds."""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show what passing tests say of themselves, also from other processes."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == SAID and report.when == "call":
+                    terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {value}")
 
 
 LONGEST_FIRST = ("faults", "flows", "cloud", "deployments", "runner", "benches")

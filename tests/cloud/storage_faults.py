@@ -1,9 +1,14 @@
-"""Faults by rule: which request, what breaks, how often; drawn from one seeded generator."""
+"""Faults by rule: which request, what breaks, how often.
+
+What a request meets follows from the seed, from who sends it and how many it has sent before; what
+others send meanwhile changes nothing.
+"""
 
 from __future__ import annotations
 
 import re
 import threading
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 
@@ -39,7 +44,8 @@ class Faults:
     def __init__(self, seed: int = 0) -> None:
         self.injected: Counter[str] = Counter()
         self._rules: list[Rule] = []
-        self._rng = np.random.default_rng(seed)
+        self._seed = seed
+        self._sent: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def add(self, *rules: Rule) -> None:
@@ -52,22 +58,26 @@ class Faults:
 
     def seed(self, seed: int) -> None:
         with self._lock:
-            self._rng = np.random.default_rng(seed)
+            self._seed = seed
+            self._sent.clear()
 
     @property
     def total(self) -> int:
         """Faults that struck so far."""
         return sum(self.injected.values())
 
-    def draw(self, method: str, path: str, possible: set[str]) -> str | None:
+    def draw(self, method: str, path: str, possible: set[str], writer: str = "") -> str | None:
         """Return the fault that strikes this request, or None.
 
         Args:
             method: GET, POST …
             path: with its query.
             possible: those of KINDS that mean something for this request.
+            writer: who sends it, one request after the other.
         """
         with self._lock:
+            number, self._sent[writer] = self._sent[writer], self._sent[writer] + 1
+            rng = np.random.default_rng([self._seed, zlib.crc32(writer.encode()), number])
             for rule in self._rules:
                 if rule.fault in KINDS and rule.fault not in possible:
                     continue
@@ -76,7 +86,7 @@ class Faults:
                 if rule.skip > 0:
                     rule.skip -= 1
                     continue
-                if rule.count == 0 or self._rng.random() >= rule.probability:
+                if rule.count == 0 or rng.random() >= rule.probability:
                     continue
                 if rule.count is not None:
                     rule.count -= 1

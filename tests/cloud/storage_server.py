@@ -94,6 +94,10 @@ class StorageServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._http.server_address[1]}"
 
+    def url_of(self, writer: str) -> str:
+        """Return the address for one writer, whose faults are then its own."""
+        return f"{self.url}/writer-{writer}" if writer else self.url
+
     def start(self) -> StorageServer:
         self._thread.start()
         return self
@@ -157,12 +161,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         server = self.server_of
+        self.writer, self.path = _writer_of(self.path)
         self.params = dict(parse_qsl(urlparse(self.path).query))
         shown = unquote(self.path)
         server.before(self.command, shown)
         fault = None
         if not shown.startswith("/_control"):
-            fault = server.faults.draw(self.command, shown, self._possible())
+            fault = server.faults.draw(self.command, shown, self._possible(), self.writer)
         length = int(self.headers.get("Content-Length") or 0)
 
         def log(status: int | None) -> None:
@@ -312,8 +317,8 @@ class Handler(BaseHTTPRequestHandler):
                 resource = json.loads(self.body or b"{}")
                 resource.setdefault("contentType", self.headers.get("X-Upload-Content-Type"))
                 upload = self._world.begin(bucket, self.params, resource)
-                path = urlparse(self.path).path
-                where = f"{self.server_of.url}{path}?uploadType=resumable&upload_id={upload}"
+                here = self.server_of.url_of(self.writer) + urlparse(self.path).path
+                where = f"{here}?uploadType=resumable&upload_id={upload}"
                 return Reply(200, b"", {"Location": where, "X-GUploader-UploadID": upload})
         raise Rejected(400, "invalid", "Unknown uploadType.")
 
@@ -394,6 +399,12 @@ class Handler(BaseHTTPRequestHandler):
     def _told_calls(self) -> Reply:
         calls = [asdict(call) for call in list(self.server_of.calls)]
         return as_json({"calls": calls, "injected": dict(self.server_of.faults.injected)})
+
+
+def _writer_of(path: str) -> tuple[str, str]:
+    """Split the address of a writer into its name and what it asks for."""
+    found = re.match(r"/writer-(\w+)(/.*)", path)
+    return (found[1], found[2]) if found else ("", path)
 
 
 def _progress(n_bytes: int) -> dict[str, str]:

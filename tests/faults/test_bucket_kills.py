@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from tests.cloud.buckets import FAST
 from tests.cloud.guard import only_loopback
 from tests.cloud.storage_faults import Rule
 from tests.cloud.storage_server import StorageServer
+from tests.conftest import SAID
 from tests.faults.forking import Forked, ForkServer
 from tests.faults.lives import shortest
 
@@ -71,7 +72,11 @@ def words(config: RunConfig) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_run_killed_in_bad_weather_goes_on_from_the_bucket_alone_to_the_same_bits(
-    server: StorageServer, forks: ForkServer, tiny_corpus: Path, tmp_path: Path
+    server: StorageServer,
+    forks: ForkServer,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     server.world.put("mine", {"name": "texts/tiny.txt"}, {}, tiny_corpus.read_bytes())
     config = changed(
@@ -91,7 +96,7 @@ def test_a_run_killed_in_bad_weather_goes_on_from_the_bucket_alone_to_the_same_b
             break
         moments.append(requests)
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-    print(f"seed {SEED}: killed after {moments} requests, {server.faults.total} faults so far")
+    record_property(SAID, f"seed {SEED}, killed after {moments} requests")
     assert len(moments) == KILLS, log.read_text(encoding="utf-8")
 
     last = forks.launch(words(far), log)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from symbio_core.storage.journal import Journal
 from tests.cloud.buckets import bucket_store, new_bucket
 from tests.cloud.storage_faults import Rule
 from tests.cloud.storage_server import StorageServer
+from tests.conftest import SAID
 
 SEEDS = (1, 2, 3)
 STEPS = 14
@@ -60,6 +61,10 @@ def content(writer: int, step: int) -> dict[str, Any]:
     return {"w": np.full((40, 50), writer + step / 100, np.float32), "step": np.array(step)}
 
 
+def store_of(server: StorageServer, root: str, writer: int) -> BucketStore:
+    return bucket_store(server, root, endpoint=server.url_of(str(writer)))
+
+
 def claim(store: BucketStore, step: int, writer: int) -> bool:
     """Try to win a step, as a segment of the journal is won."""
     try:
@@ -88,20 +93,20 @@ def is_right(found: Any, writer: int) -> bool:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_step_is_won_once_and_nothing_is_lost_or_torn(
-    server: StorageServer, seed: int
+    server: StorageServer, seed: int, record_property: Callable[[str, object], None]
 ) -> None:
-    print(f"seed {seed}")
     root = f"gs://{new_bucket(server)}/runs"
     server.faults.seed(seed)
     server.faults.add(*rules())
     gate = threading.Barrier(WRITERS)
     with ThreadPoolExecutor(WRITERS) as pool:
         work = [
-            pool.submit(save_steps, bucket_store(server, root), writer, STEPS, gate)
+            pool.submit(save_steps, store_of(server, root, writer), writer, STEPS, gate)
             for writer in range(WRITERS)
         ]
         won = [each.result() for each in work]
     injected[seed] = server.faults.total
+    record_property(SAID, f"seed {seed}, {server.faults.total} faults")
     server.faults.clear()
     assert sorted(step for steps in won for step in steps) == list(range(STEPS))
     quiet = bucket_store(server, root)
@@ -120,8 +125,9 @@ def test_every_step_is_won_once_and_nothing_is_lost_or_torn(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_no_count_is_lost_and_none_is_made_twice(server: StorageServer, seed: int) -> None:
-    print(f"seed {seed}")
+def test_no_count_is_lost_and_none_is_made_twice(
+    server: StorageServer, seed: int, record_property: Callable[[str, object], None]
+) -> None:
     root = f"gs://{new_bucket(server)}/runs"
     server.faults.seed(seed)
     server.faults.add(*rules())
@@ -138,8 +144,9 @@ def test_no_count_is_lost_and_none_is_made_twice(server: StorageServer, seed: in
                 continue
 
     with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(count, [bucket_store(server, root) for _ in range(WRITERS)]))
+        list(pool.map(count, [store_of(server, root, writer) for writer in range(WRITERS)]))
     injected[seed + 100] = server.faults.total
+    record_property(SAID, f"seed {seed}, {server.faults.total} faults")
     found = bucket_store(server, root).read("count")
     assert found is not None
     assert found.data == b"%d" % (15 * WRITERS)
@@ -147,15 +154,14 @@ def test_no_count_is_lost_and_none_is_made_twice(server: StorageServer, seed: in
 
 @pytest.mark.parametrize("seed", SEEDS[:1])
 def test_one_run_is_saved_by_whoever_is_first_and_stays_whole(
-    server: StorageServer, seed: int
+    server: StorageServer, seed: int, record_property: Callable[[str, object], None]
 ) -> None:
-    print(f"seed {seed}")
     root = f"gs://{new_bucket(server)}/runs"
     server.faults.seed(seed)
     server.faults.add(*rules())
 
     def fight(writer: int) -> int:
-        store, saved = bucket_store(server, root), 0
+        store, saved = store_of(server, root, writer), 0
         for step in range(8):
             checkpoints, journal = CheckpointStore(store, "alpha"), Journal(store, "alpha")
             try:
@@ -171,6 +177,7 @@ def test_one_run_is_saved_by_whoever_is_first_and_stays_whole(
     with ThreadPoolExecutor(WRITERS) as pool:
         saved = list(pool.map(fight, range(WRITERS)))
     injected[seed + 200] = server.faults.total
+    record_property(SAID, f"seed {seed}, {server.faults.total} faults")
     server.faults.clear()
     quiet = bucket_store(server, root)
     checkpoints = CheckpointStore(quiet, "alpha")
@@ -184,11 +191,13 @@ def test_one_run_is_saved_by_whoever_is_first_and_stays_whole(
     assert len(Journal(quiet, "alpha").read()) >= sum(saved)
 
 
-def test_enough_went_wrong_for_this_to_mean_something() -> None:
+def test_enough_went_wrong_for_this_to_mean_something(
+    record_property: Callable[[str, object], None],
+) -> None:
     """Faults struck at least so often in the tests above, which run in this order."""
     if len(injected) < 2 * len(SEEDS) + 1:
         pytest.skip("only some of the tests above were run")
-    print(f"{injected.total()} faults, {dict(injected)}")
+    record_property(SAID, f"{injected.total()} faults over all seeds")
     assert injected.total() >= LEAST_FAULTS
 
 
@@ -201,7 +210,7 @@ from tests.cloud.buckets import FAST
 from symbio_core.storage.gcs import BucketStore
 from symbio_core.storage.pacing import Pacer
 root, endpoint, writer = sys.argv[1], sys.argv[2], int(sys.argv[3])
-store = BucketStore(root, endpoint=endpoint, retry=FAST, pacer=Pacer(0.0))
+store = BucketStore(root, endpoint=f"{endpoint}/writer-{writer}", retry=FAST, pacer=Pacer(0.0))
 checkpoints, won = CheckpointStore(store, f"member-{writer}"), []
 for step in range(8):
     if claim(store, step, writer):

@@ -199,8 +199,11 @@ class Vigil:
             if pulse is not None and pulse.turn == turn.number and pulse != last:
                 last, heard = pulse, now
                 self._show(pulse)
+                if self.machine is not None and pulse.step > turn.reached:
+                    # Before any loss of this turn is counted, which would be forgotten as well.
+                    await asyncio.to_thread(self.machine.progressed)
             if last is not None and last.is_over:
-                return self._verdict(last)
+                return await self._last_word(turn, last)
             if progress.stop_requested() and not turn.stop:
                 turn = await self._wish(turn, stop=True)
             if self.machine is not None:
@@ -241,6 +244,18 @@ class Vigil:
         start = "; start one on the GPU box: prefect worker start --pool symbio-gpu"
         where = start if self.machine is None else " of its machine"
         self.log.warning(f"{self.plan.phase} has waited {waited_s:.0f} s for a worker{where}")
+
+    async def _last_word(self, turn: Turn, pulse: Pulse) -> str | None:
+        why = self._verdict(pulse)
+        if self.machine is None or pulse.state != "saved":
+            return why
+        # Nobody here asked for that: its machine is about to end, and says so only after it.
+        until = time.monotonic() + self.settings.lost_after_s
+        while time.monotonic() < until:
+            if wrong := await asyncio.to_thread(self.machine.wrong):
+                return await self._without_machine(turn, wrong)
+            await asyncio.sleep(self.settings.poll_s)
+        return why
 
     def _verdict(self, pulse: Pulse) -> str | None:
         if pulse.state == "done":
@@ -296,8 +311,6 @@ class Vigil:
         pulse = await asyncio.to_thread(self.post.pulse)
         step = pulse.step if pulse is not None else 0
         fruitless = 0 if step > turn.reached else turn.fruitless + 1
-        if not fruitless and self.machine is not None:
-            self.machine.progressed()
         if fruitless >= self.settings.max_fruitless:
             raise PhaseLost(
                 f"{self.plan.phase} was started {fruitless} times without getting further ({why}); "

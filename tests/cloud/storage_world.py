@@ -114,6 +114,8 @@ class World:
         self.writes_per_s = writes_per_s
         """Writes a second to one name, beyond which 429; None: no limit."""
         self.clock: Callable[[], float] = time.monotonic
+        self.seen: Callable[[Stored], None] = lambda stored: None
+        """Told of each object as it is put, in order."""
         self._written: dict[tuple[str, str], float] = {}
         self._generation = 0
         if folder is not None:
@@ -185,6 +187,7 @@ class World:
             )
             home.objects[name] = stored
             self._keep(bucket, stored)
+            self.seen(stored)
             return stored
 
     def check_start(self, bucket: str, params: Params, resource: Mapping[str, Any]) -> None:

@@ -331,6 +331,45 @@ class LayerReading(Record):
     """Information that outputs hold about hidden states, seen the same way."""
 
 
+class Verdict(Record):
+    """What a gate found."""
+
+    gate: str
+    """`battery`, `overfitting` or `plateau`."""
+    name: str
+    """For example `population collapse`."""
+    metric: str
+    """What was measured, with its unit."""
+    value: float
+    interval: Interval | None = None
+    threshold: float
+    passed: bool
+    """True when all is well."""
+    reason: str
+    """One sentence a person understands."""
+    changes: tuple[Change, ...] = ()
+    """The suggested response."""
+    answered: bool = False
+    """Whether the phase answered all of this evidence while it ran, so that it is not again."""
+
+
+class Response(Record):
+    """A verdict that its own phase answered: the rest of the phase ran under other numbers."""
+
+    verdict: Verdict
+    applied: tuple[AppliedChange, ...]
+    generations: int
+    """Generations of the attempt by then; later ones are new evidence."""
+    line_steps: int
+    """Steps of the main line in the attempt by then."""
+    skipped: int
+    """Those of them that were skipped as spikes."""
+    clipped: int
+    """Those of them whose gradient was clipped."""
+    probed: bool
+    """Whether the learning-rate probe was held by then."""
+
+
 class Outcome(Record):
     """What one attempt at a phase measured."""
 
@@ -358,6 +397,8 @@ class Outcome(Record):
     """Validation loss after a short probe at learning rate × 0.5, × 1 and × 2 (nats a token)."""
     lr_probe_ci: tuple[float, float] = (0.0, 0.0)
     """Half widths of the paired intervals of the first and the last beside the second (nats)."""
+    responses: tuple[Response, ...] = ()
+    """Verdicts that were answered while the phase ran, in order."""
     alarms: tuple[str, ...] = ()
     """Monitors that fired, in words."""
     layers: tuple[LayerReading, ...] = ()
@@ -369,26 +410,6 @@ class Outcome(Record):
     def steps(self) -> int:
         """Everything the phase spent (optimiser steps)."""
         return self.line_steps + self.search_steps + self.confirm_steps
-
-
-class Verdict(Record):
-    """What a gate found."""
-
-    gate: str
-    """`battery`, `overfitting` or `plateau`."""
-    name: str
-    """For example `population collapse`."""
-    metric: str
-    """What was measured, with its unit."""
-    value: float
-    interval: Interval | None = None
-    threshold: float
-    passed: bool
-    """True when all is well."""
-    reason: str
-    """One sentence a person understands."""
-    changes: tuple[Change, ...] = ()
-    """The suggested response."""
 
 
 SURE_BELOW = 0.05

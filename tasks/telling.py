@@ -56,6 +56,7 @@ def page(attempt: Attempt) -> str:
     """Tell an attempt in Markdown: figures, decision, changes, best and worst sample."""
     outcome, decision, battery = attempt.outcome, attempt.decision, attempt.battery
     again = f", attempt {outcome.attempt}" if outcome.attempt > 1 else ""
+    at_once = [change for response in outcome.responses for change in response.applied]
     lines = [
         f"# {outcome.phase}{again}",
         "",
@@ -71,7 +72,7 @@ def page(attempt: Attempt) -> str:
         *(
             f"- {change_in_words(change)} (`{change.setting}` {change.before:g} → "
             f"{change.after:g}), because of {change.cause}"
-            for change in decision.applied
+            for change in (*at_once, *decision.applied)
         ),
         *(f"- alarm: {alarm}" for alarm in outcome.alarms),
     ]

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from symbio_core.config import GateSettings
+from symbio_core.gates.responses import beside_responses
 from symbio_core.gates.siblings import collapse, complexity, memorisation
 from symbio_core.gates.twins import fusion_trap, transfer_interference
 from symbio_core.monitors import paired_interval, robust_slope
@@ -36,14 +37,24 @@ def judge_overfitting(
         history: generations of earlier attempts.
         gates: confidence.
     """
-    return (
-        divergence(outcome, gates),
-        memorisation(outcome),
-        collapse(outcome, gates),
-        fusion_trap(outcome),
-        complexity(outcome),
-        transfer_interference(outcome),
-    )
+    return (divergence(outcome, gates), *judge_levels(outcome, history, gates))
+
+
+def judge_levels(
+    outcome: Outcome, history: Sequence[Generation], gates: GateSettings
+) -> tuple[Verdict, ...]:
+    """Return the verdicts of levels 1 to 5, those on the search; see `judge_overfitting`."""
+
+    def judge(outcome: Outcome, _: Sequence[Generation]) -> tuple[Verdict, ...]:
+        return (
+            memorisation(outcome),
+            collapse(outcome, gates),
+            fusion_trap(outcome),
+            complexity(outcome),
+            transfer_interference(outcome),
+        )
+
+    return beside_responses(judge, outcome, history)
 
 
 def divergence(outcome: Outcome, gates: GateSettings) -> Verdict:

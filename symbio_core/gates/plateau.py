@@ -10,6 +10,7 @@ import numpy as np
 from symbio_core.config import GateSettings
 from symbio_core.gates.evidence import repeated, share_interval
 from symbio_core.gates.expected import POINTS_NEEDED, course_of
+from symbio_core.gates.responses import beside_responses
 from symbio_core.monitors import paired_interval, robust_slope
 from symbio_core.records import Change, EvalPoint, Generation, Interval, Outcome, Verdict
 
@@ -61,11 +62,33 @@ def judge_plateau(
             fallen at the attempt's learning rate. Without them a line is flat that does not fall.
     """
     return (
-        _exhaustion(outcome, gates),
-        _equilibrium(outcome, history, earlier, gates),
-        _stagnation(outcome, earlier, gates),
-        _mismatch(outcome, gates),
+        *judge_standstill(outcome, history, gates, earlier),
+        judge_rate(outcome, gates),
     )
+
+
+def judge_standstill(
+    outcome: Outcome,
+    history: Sequence[Generation],
+    gates: GateSettings,
+    earlier: Sequence[EvalPoint] = (),
+) -> tuple[Verdict, ...]:
+    """Return the three verdicts on a search that stands still; see `judge_plateau`."""
+
+    def judge(outcome: Outcome, history: Sequence[Generation]) -> tuple[Verdict, ...]:
+        return (
+            _exhaustion(outcome, gates),
+            _equilibrium(outcome, history, earlier, gates),
+            _stagnation(outcome, earlier, gates),
+        )
+
+    return beside_responses(judge, outcome, history)
+
+
+def judge_rate(outcome: Outcome, gates: GateSettings) -> Verdict:
+    """Return the verdict on the learning rate; see `judge_plateau`."""
+    (verdict,) = beside_responses(lambda outcome, _: (_mismatch(outcome, gates),), outcome, ())
+    return verdict
 
 
 def _exhaustion(outcome: Outcome, gates: GateSettings) -> Verdict:

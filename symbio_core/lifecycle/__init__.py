@@ -10,7 +10,7 @@ from symbio_core.lifecycle.budget import (
     steps_for,
 )
 from symbio_core.lifecycle.decide import Choice, decide
-from symbio_core.lifecycle.phases import adapt, effective
+from symbio_core.lifecycle.phases import adapt, answered, apply, effective
 from symbio_core.lifecycle.plan import plan
 from symbio_core.lifecycle.replay import Folded, Pending, fold, replay, step
 from symbio_core.lifecycle.state import advance, line_points
@@ -21,6 +21,8 @@ __all__ = [
     "Pending",
     "adapt",
     "advance",
+    "answered",
+    "apply",
     "best_of",
     "better",
     "check_budget",

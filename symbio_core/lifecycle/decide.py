@@ -10,8 +10,9 @@ from typing import Literal
 from symbio_core.config import PHASES, RunConfig
 from symbio_core.lifecycle.best import best_of, surely_better
 from symbio_core.lifecycle.budget import CONFIRMING
-from symbio_core.lifecycle.phases import Reshaped, adapt, apply, relaxed, reshaped
+from symbio_core.lifecycle.phases import Reshaped, adapt, answered, apply, relaxed, reshaped
 from symbio_core.records import (
+    Adaptation,
     Change,
     CheckpointRef,
     Decision,
@@ -70,12 +71,19 @@ class Case:
 
     @property
     def lessons(self) -> tuple[Verdict, ...]:
-        """Verdicts that may reshape the phases to come: all, or none without niche construction."""
-        return self.verdicts if self.config.has("niche") else ()
+        """Verdicts that may reshape the phases to come: all that the phase has not answered itself,
+        or none without niche construction."""
+        new = tuple(verdict for verdict in self.verdicts if not verdict.answered)
+        return new if self.config.has("niche") else ()
+
+    @property
+    def adaptation(self) -> Adaptation:
+        """The numbers that the attempt ended under."""
+        return answered(self.state.adaptation, self.outcome.responses)
 
     def eased(self) -> Reshaped:
         """Return the niche of the next phase: the old one half forgotten, then what was learned."""
-        rest, easing = relaxed(self.state.adaptation)
+        rest, easing = relaxed(self.adaptation)
         after, applied = adapt(rest, self.lessons)
         return after, (*easing, *applied)
 
@@ -118,7 +126,7 @@ def has_diverged(outcome: Outcome) -> bool:
 def _diverged(case: Case) -> Decision | None:
     if not has_diverged(case.outcome):
         return None
-    adaptation, applied = apply(case.state.adaptation, TIGHTER, "divergence")
+    adaptation, applied = apply(case.adaptation, TIGHTER, "divergence")
     why = case.outcome.reason or "the validation loss is not finite"
     return Decision(
         kind="repeat",
@@ -134,7 +142,7 @@ def _regressed(case: Case) -> Decision | None:
     verdict = case.failed("regression")
     if verdict is None:
         return None
-    adaptation, applied = reshaped(case.state.adaptation, case.lessons, "regression")
+    adaptation, applied = reshaped(case.adaptation, case.lessons, "regression")
     target = case.judged_best
     return Decision(
         kind="rollback",
@@ -173,7 +181,7 @@ def _not_passed(case: Case) -> Decision | None:
     if progress and failed is None:
         return None
     why = failed.reason if failed else "the progress gate gave no verdict"
-    adaptation, applied = reshaped(case.state.adaptation, case.lessons, "progress")
+    adaptation, applied = reshaped(case.adaptation, case.lessons, "progress")
     return Decision(
         kind="repeat",
         rule="gate not passed",
@@ -218,7 +226,7 @@ def _capped(case: Case, wanted: Decision, cap: str) -> Decision:
         f"{_without_plans(wanted)})",
         start=case.best.id,
         dormant=wanted.dormant,
-        adaptation=case.state.adaptation,
+        adaptation=case.adaptation,
     )
 
 
@@ -246,7 +254,7 @@ def _exhausted(
         rule="exhausted",
         reason=f"{tried}; {then} with its best checkpoint",
         start=case.best.id,
-        adaptation=case.state.adaptation if ends else wanted.adaptation,
+        adaptation=case.adaptation if ends else wanted.adaptation,
         applied=() if ends else wanted.applied,
         flagged=answer == "continue",
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from symbio_core.config import PhaseSettings, RunConfig, changed
-from symbio_core.records import Adaptation, AppliedChange, Change, Verdict
+from symbio_core.records import Adaptation, AppliedChange, Change, Response, Verdict
 
 Reshaped = tuple[Adaptation, tuple[AppliedChange, ...]]
 """Numbers as they are now, and every change that led there."""
@@ -82,6 +82,12 @@ def adapt(adaptation: Adaptation, verdicts: Iterable[Verdict]) -> Reshaped:
             adaptation, made = apply(adaptation, verdict.changes, verdict.name)
             applied += made
     return adaptation, tuple(applied)
+
+
+def answered(adaptation: Adaptation, responses: Iterable[Response]) -> Adaptation:
+    """Return the numbers that a phase runs under after its own responses."""
+    moved = {one.setting: one.after for response in responses for one in response.applied}
+    return adaptation.model_copy(update=moved)
 
 
 def reshaped(adaptation: Adaptation, verdicts: Iterable[Verdict], cause: str) -> Reshaped:

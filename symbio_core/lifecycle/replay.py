@@ -10,9 +10,11 @@ from pydantic import ValidationError
 from symbio_core.config import RunConfig
 from symbio_core.errors import Damaged
 from symbio_core.lifecycle.decide import Choice, decide
+from symbio_core.lifecycle.phases import apply
 from symbio_core.lifecycle.plan import plan
 from symbio_core.lifecycle.state import advance
 from symbio_core.records import (
+    Adaptation,
     Attempt,
     Battery,
     Decision,
@@ -131,12 +133,24 @@ def _doubt(config: RunConfig, folded: Folded, event: Event) -> str | None:
             expected = expected.model_copy(update={"start": found.start})
         if found != expected:
             return f"the plan is not the one that the state leads to ({expected!r})"
+    if event["event"] == "trained":
+        return _doubt_answers(folded, _outcome(folded, event))
     if event["event"] == "decided":
         _evidence(folded)
         decision = Decision.model_validate(event["decision"])
         possible = _possible(config, folded, event)
         if decision not in possible:
             return f"the decision is not the one that its evidence leads to ({possible[0]!r})"
+    return None
+
+
+def _doubt_answers(folded: Folded, outcome: Outcome) -> str | None:
+    """Say which answer of a running phase is not the one that its verdict leads to."""
+    now = folded.pending.plan.adaptation if folded.pending else Adaptation()
+    for answer in outcome.responses:
+        now, applied = apply(now, answer.verdict.changes, answer.verdict.name)
+        if applied != answer.applied:
+            return f"the answer to '{answer.verdict.name}' is not what it asks for ({applied!r})"
     return None
 
 

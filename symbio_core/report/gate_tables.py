@@ -126,8 +126,8 @@ def unmoved(report: FinalReport) -> str:
     causes = len({c.change.cause for c in asked})
     return (
         f"{len(asked)} changes for {causes} {'cause' if causes == 1 else 'different causes'}. Read "
-        "each row from left to right: what the run saw in itself after a phase, which number it "
-        "moved because of that, and in which phases the moved number was in force."
+        "each row from left to right: what the run saw in itself after a phase or in the midst of "
+        "one, which number it moved because of that, and in which phases it was in force."
     )
 
 

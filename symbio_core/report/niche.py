@@ -27,12 +27,14 @@ def changes(config: RunConfig, attempts: Sequence[Attempt]) -> tuple[ChangeSumma
     found = []
     for index, attempt in enumerate(attempts):
         following = attempts[index + 1 :]
+        found += _at_once(config, attempt, following)
         for change in _moved(attempt, following[:1]):
             verdict = next((v for v in attempt.verdicts if v.name == change.cause), None)
             found.append(
                 ChangeSummary(
                     phase=attempt.outcome.phase,
                     attempt=attempt.outcome.attempt,
+                    step=None,
                     change=change,
                     number=dials.label(change.setting),
                     reason=_reason(attempt, change, verdict),
@@ -41,6 +43,29 @@ def changes(config: RunConfig, attempts: Sequence[Attempt]) -> tuple[ChangeSumma
                 )
             )
     return tuple(found)
+
+
+def _at_once(
+    config: RunConfig, attempt: Attempt, following: Sequence[Attempt]
+) -> list[ChangeSummary]:
+    """Return what a phase changed while it ran: the rest of it is the first that felt it."""
+    return [
+        ChangeSummary(
+            phase=attempt.outcome.phase,
+            attempt=attempt.outcome.attempt,
+            step=response.line_steps,
+            change=change,
+            number=dials.label(change.setting),
+            reason=response.verdict.reason,
+            seen=verdict_summary(response.verdict),
+            effects=(
+                *_felt_in(config, attempt, change),
+                *_later(config, change, change.after, following),
+            ),
+        )
+        for response in attempt.outcome.responses
+        for change in response.applied
+    ]
 
 
 def verdict_summary(verdict: Verdict) -> VerdictSummary:
@@ -80,20 +105,33 @@ def _reason(attempt: Attempt, change: AppliedChange, verdict: Verdict | None) ->
 def _effects(
     config: RunConfig, attempt: Attempt, change: AppliedChange, following: Sequence[Attempt]
 ) -> tuple[NumberChange, ...]:
-    setting = change.setting
-    decided = getattr(attempt.decision.adaptation, setting, change.after)
-    found = []
+    decided = getattr(attempt.decision.adaptation, change.setting, change.after)
+    return _later(config, change, decided, following)
+
+
+def _later(
+    config: RunConfig, change: AppliedChange, stands: float, following: Sequence[Attempt]
+) -> tuple[NumberChange, ...]:
+    found: list[NumberChange] = []
     for later in following:
-        if dials.position(later.plan, setting) != decided:
+        if dials.position(later.plan, change.setting) != stands:
             break
-        before, after = (
-            dials.value_in(config, later.plan, setting, value)
-            for value in (change.before, change.after)
-        )
-        if before is not None and after is not None:
-            phase, attempted = later.outcome.phase, later.outcome.attempt
-            found.append(NumberChange(phase=phase, attempt=attempted, before=before, after=after))
+        found += _felt_in(config, later, change)
     return tuple(found)
+
+
+def _felt_in(
+    config: RunConfig, attempt: Attempt, change: AppliedChange
+) -> tuple[NumberChange, ...]:
+    """Return an attempt's own number before and after a change; none where it feels nothing."""
+    before, after = (
+        dials.value_in(config, attempt.plan, change.setting, value)
+        for value in (change.before, change.after)
+    )
+    if before is None or after is None:
+        return ()
+    phase, attempted = attempt.outcome.phase, attempt.outcome.attempt
+    return (NumberChange(phase=phase, attempt=attempted, before=before, after=after),)
 
 
 def trail(applied: Sequence[ChangeSummary]) -> str:
@@ -116,12 +154,12 @@ def trail(applied: Sequence[ChangeSummary]) -> str:
 
 def _rows(applied: Sequence[ChangeSummary]) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    above: tuple[str, int, str] | None = None
+    above: tuple[str, int, int | None, str] | None = None
     for c in applied:
-        cause = (c.phase, c.attempt, c.change.cause)
+        cause = (c.phase, c.attempt, c.step, c.change.cause)
         rows.append(
             {
-                "after": where(c.phase, c.attempt),
+                "after": _when(c),
                 "what it saw": f"{c.change.cause}, as above" if cause == above else _seen(c),
                 "what it moved": _move(c.change),
                 "felt in": _felt(c),
@@ -129,6 +167,11 @@ def _rows(applied: Sequence[ChangeSummary]) -> list[dict[str, object]]:
         )
         above = cause
     return rows
+
+
+def _when(summary: ChangeSummary) -> str:
+    place = where(summary.phase, summary.attempt)
+    return place if summary.step is None else f"{place}, at its step {summary.step}"
 
 
 def _seen(summary: ChangeSummary) -> str:

@@ -159,6 +159,8 @@ class ChangeSummary(ReportPart):
     phase: PhaseName
     """Phase whose gates asked for the change."""
     attempt: int
+    step: int | None
+    """Step of the phase's line after which it was made while the phase ran; None at its end."""
     change: AppliedChange
     number: str
     """What a person calls it."""

@@ -6,18 +6,19 @@ what a step checkpoint holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from symbio_core import lifecycle, progress
+from symbio_core import gates, lifecycle, progress
 from symbio_core.config import PhaseSettings
 from symbio_core.errors import Interrupted, Overtime
 from symbio_core.monitors import paired_interval
 from symbio_core.records import (
+    Adaptation,
     CheckpointRef,
     Confirmation,
     EvalPoint,
@@ -26,6 +27,8 @@ from symbio_core.records import (
     Outcome,
     PhasePlan,
     Record,
+    Response,
+    Verdict,
 )
 from symbio_core.runner.confirm import confirm, fixed_functions, successor
 from symbio_core.runner.generation import Gather, Setting, gather, plan_rungs, run_generation
@@ -60,6 +63,11 @@ class PhaseProgress(Record):
     skipped: int = 0
     clipped: int = 0
     points: tuple[EvalPoint, ...] = ()
+    begun_nats: tuple[float, ...] = ()
+    """Validation loss a batch at the first evaluation (nats a token)."""
+    last_nats: tuple[float, ...] = ()
+    """The same at the last."""
+    responses: tuple[Response, ...] = ()
     generations: tuple[Generation, ...] = ()
     confirmation: Confirmation | None = None
     warm_done: bool = False
@@ -102,6 +110,8 @@ class PhaseRun:
         spent_before: int,
         settled: Confirmation | None = None,
         gather: Gather = gather,
+        history: Sequence[Generation] = (),
+        earlier: Sequence[EvalPoint] = (),
     ) -> None:
         self.bench = bench
         self.vault = vault
@@ -110,9 +120,10 @@ class PhaseRun:
         self.settled = settled
         """What an earlier attempt's final has found; no function that lost it trains on."""
         self.gather = gather
-        self.settings: PhaseSettings = lifecycle.effective(
-            bench.config, plan.phase, plan.adaptation
-        )
+        self.history = history
+        """Generations of earlier attempts."""
+        self.earlier = earlier
+        """What the line did before the attempt."""
         self.line: Member = snapshot.member
         self.search: SearchState = snapshot.search
         self.best: Snapshot | None = snapshot.best
@@ -122,6 +133,7 @@ class PhaseRun:
             self.at = PhaseProgress(start=start, spent_before=spent_before)
             self._leave_a_loser()
             self._evaluate()
+        self.settings = self._effective()
         self.saved_at = self.begun_at = self.at.spent
         self.is_late = False
         """Whether it was seen to take far longer than predicted."""
@@ -181,10 +193,18 @@ class PhaseRun:
     def _inside(self) -> float:
         return min(1.0, self.at.spent / max(1, self._train_steps))
 
+    @property
+    def _adaptation(self) -> Adaptation:
+        """What verdicts have changed: those of earlier phases, and of this one so far."""
+        return lifecycle.answered(self.plan.adaptation, self.at.responses)
+
+    def _effective(self) -> PhaseSettings:
+        return lifecycle.effective(self.bench.config, self.plan.phase, self._adaptation)
+
     def _lr(self, spent: float, line_step: int) -> float:
         inside = min(1.0, spent / max(1, self._train_steps))
         position = self.plan.begin + (self.plan.end - self.plan.begin) * inside
-        scale = self.plan.lr_scale * self.plan.adaptation.lr_scale
+        scale = self.plan.lr_scale * self._adaptation.lr_scale
         return lr_factor(self.bench.config, position) * warmup(self.bench.config, line_step) * scale
 
     def _update(self, **changes: object) -> None:
@@ -203,7 +223,7 @@ class PhaseRun:
             steps,
             self.bench.train_batches("line"),
             lambda line_step: self._lr(spent + line_step - first, line_step),
-            clip_scale=self.plan.adaptation.clip_scale,
+            clip_scale=self._adaptation.clip_scale,
             on_step=self._reporter("training"),
             should_stop=lambda: progress.stop_requested() or self._sees_overtime(),
         )
@@ -217,6 +237,7 @@ class PhaseRun:
             self._follow_shadow(stretch.steps, is_whole=stretch.steps == steps)
         if self.at.line_steps % every == 0 or self.at.spent >= self._train_steps:
             self._evaluate()
+            self._answer_rate()
         self.pace.learn(self.at.spent - self.begun_at, self.plan.steps)
 
     def _follow_shadow(self, steps: int, *, is_whole: bool) -> None:
@@ -241,9 +262,11 @@ class PhaseRun:
             gap_ci=float(1.96 * gap),
             lr_factor=self._lr(self.at.spent, self.line.line_step),
         )
-        self._update(points=(*self.at.points, point))
+        nats = tuple(float(x) for x in val)
+        begun = self.at.begun_nats or nats
+        self._update(points=(*self.at.points, point), begun_nats=begun, last_nats=nats)
         if not self.at.best_nats or mean < float(np.mean(self.at.best_nats)):
-            self._update(best_nats=tuple(float(x) for x in val))
+            self._update(best_nats=nats)
             self.best = Snapshot.of(self.line, self.search)
 
     # --- search
@@ -257,7 +280,7 @@ class PhaseRun:
         if not should_explore(
             self.search,
             patience=search.patience,
-            extra_patience=round(self.plan.adaptation.extra_patience),
+            extra_patience=round(self._adaptation.extra_patience),
             phase=self.plan.phase,
             attempt=self.plan.attempt,
         ):
@@ -274,7 +297,7 @@ class PhaseRun:
     def _generation(self) -> None:
         size = self._population()
         setting = Setting(
-            plan=self.plan,
+            plan=self.plan.model_copy(update={"adaptation": self._adaptation}),
             settings=self.settings,
             population=size,
             rungs=plan_rungs(self.bench, self.settings, size),
@@ -300,6 +323,86 @@ class PhaseRun:
         self._evaluate()
         found = f"{generation.winner} takes over" if generation.found else "nothing better found"
         self._say(f"generation {generation.index + 1}: {len(generation.members)} tried, {found}")
+        self._answer_search()
+
+    # --- answers of the phase to itself
+
+    def _answer_search(self) -> None:
+        """Let what the search shows so far change the numbers of its next generations.
+
+        Where there will be none, the answer is left to the phases to come.
+        """
+        found, level = self._so_far(), self.bench.config.gates
+        verdicts = (
+            *gates.judge_levels(found, self.history, level),
+            *gates.judge_standstill(found, self.history, level, self.earlier),
+        )
+        before = self.at
+        if self._answer(verdicts) and not self._buys_generation():
+            self.at = before
+            self.settings = self._effective()
+        for answer in self.at.responses[len(before.responses) :]:
+            self._say_answer(answer)
+
+    def _answer_rate(self) -> None:
+        """Let a learning rate that is seen to be wrong be another for the rest of the phase."""
+        if self.at.spent >= self._train_steps:
+            return
+        before = len(self.at.responses)
+        self._answer((gates.judge_rate(self._so_far(), self.bench.config.gates),))
+        for answer in self.at.responses[before:]:
+            self._say_answer(answer)
+
+    def _answer(self, verdicts: Iterable[Verdict]) -> bool:
+        """Apply what failed verdicts ask for; say whether that moved a number."""
+        at, adaptation = self.at, self._adaptation
+        answers: list[Response] = []
+        for verdict in verdicts:
+            if verdict.passed or verdict.answered or not self.bench.config.has("niche"):
+                continue
+            adaptation, applied = lifecycle.apply(adaptation, verdict.changes, verdict.name)
+            answer = Response(
+                verdict=verdict,
+                applied=applied,
+                generations=len(at.generations),
+                line_steps=at.line_steps,
+                skipped=at.skipped,
+                clipped=at.clipped,
+                probed=at.lr_probe is not None,
+            )
+            answers += [answer] if applied else []
+        self._update(responses=(*at.responses, *answers))
+        self.settings = self._effective()
+        return bool(answers)
+
+    def _say_answer(self, answer: Response) -> None:
+        moved = ", ".join(f"{c.setting} {c.before:g} → {c.after:g}" for c in answer.applied)
+        self._say(f"{answer.verdict.name}: {answer.verdict.reason}; from here on {moved}")
+
+    def _so_far(self) -> Outcome:
+        """Return what the phase has measured, with the line's own losses and no checkpoints."""
+        at = self.at
+
+        def ref(nats: tuple[float, ...]) -> CheckpointRef:
+            bpb = self.bench.bpb(float(np.mean(nats)), self.bench.validation)
+            return at.start.model_copy(update={"val_nats": nats, "val_bpb": bpb})
+
+        return Outcome(
+            phase=self.plan.phase,
+            attempt=self.plan.attempt,
+            start=ref(at.begun_nats),
+            end=ref(at.last_nats),
+            best=ref(at.best_nats),
+            points=at.points,
+            generations=at.generations,
+            line_steps=at.line_steps,
+            search_steps=at.search_steps,
+            skipped=at.skipped,
+            clipped=at.clipped,
+            lr_probe=at.lr_probe,
+            lr_probe_ci=at.lr_probe_ci,
+            responses=at.responses,
+        )
 
     # --- learning-rate probe
 
@@ -311,10 +414,26 @@ class PhaseRun:
         return self._needs_probe() and self.at.spent + self._probe_cost < self._train_steps
 
     def _wants_probe(self) -> bool:
-        return self._needs_probe() and self.at.spent + self._probe_cost == self._train_steps
+        left = self._train_steps - self.at.spent - self._probe_cost
+        if left > 0 and self._is_spoiled() and self._may_probe():
+            return True
+        return left == 0 and self._needs_probe()
+
+    def _may_probe(self) -> bool:
+        return self.bench.config.has("probe") and self.at.lr_probe is None
 
     def _needs_probe(self) -> bool:
-        return self.bench.config.has("probe") and self.at.lr_probe is None and self._is_flat()
+        return self._may_probe() and self._is_flat()
+
+    def _is_spoiled(self) -> bool:
+        # At once where the line surely lost ground on all it is measured on: then the rest of the
+        # phase may still be saved. A function that has just taken over is given time to settle.
+        points = self.at.points
+        if len(points) < 4 or any(g.found for g in self.at.generations):
+            return False
+        first, last = points[0], points[-1]
+        lost = min(last.val_nats - first.val_nats, last.train_nats - first.train_nats)
+        return lost > last.gap_ci
 
     def _is_flat(self) -> bool:
         # A probe costs steps, so it is bought only when the later half of the phase stood still, or
@@ -335,7 +454,7 @@ class PhaseRun:
                 PROBE_STEPS,
                 bench.train_batches("line"),
                 _constant(lr * factor),
-                clip_scale=self.plan.adaptation.clip_scale,
+                clip_scale=self._adaptation.clip_scale,
             )
             nats.append(bench.measure(fork.model, bench.validation))
             forks.append(fork)
@@ -352,6 +471,7 @@ class PhaseRun:
             lr_probe_ci=(half.high - half.value, double.high - double.value),
         )
         self._evaluate()
+        self._answer_rate()
 
     # --- the final
 
@@ -418,11 +538,10 @@ class PhaseRun:
     def _check(self) -> None:
         point = self.at.points[-1]
         trained = self.at.line_steps
-        gates = self.bench.config.gates
         share = self.at.skipped / max(1, trained)
         if not np.isfinite(point.val_nats):
             self.stopped, self.reason = "diverged", "the validation loss is not finite"
-        elif trained >= SKIP_WINDOW and share >= gates.skip_frac:
+        elif trained >= SKIP_WINDOW and share >= self.bench.config.gates.skip_frac:
             self.stopped = "diverged"
             self.reason = f"{share:.0%} of {trained} steps were skipped as spikes"
         elif self.pace.is_over():
@@ -477,6 +596,7 @@ class PhaseRun:
             clipped=at.clipped,
             lr_probe=at.lr_probe,
             lr_probe_ci=at.lr_probe_ci,
+            responses=at.responses,
             alarms=at.watch.alarms(at.points),
             layers=self._layers(),
             tokens=at.spent * self.bench.tokens_per_step,

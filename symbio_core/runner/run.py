@@ -467,6 +467,8 @@ class Run:
             spent_before=self.state.steps_spent,
             settled=self.confirmation if self.confirmed is not None else None,
             gather=gather,
+            history=self.generations,
+            earlier=lifecycle.line_points(self.attempts, plan.start),
         )
 
     def _mend(self) -> None:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symbio_core.config import PHASES, RunConfig
-from symbio_core.lifecycle import adapt, effective
+from symbio_core.lifecycle import adapt, decide, effective
 from symbio_core.lifecycle.phases import relaxed, reshaped
-from symbio_core.records import Adaptation, Change, Verdict
+from symbio_core.records import Adaptation, AppliedChange, Change, Response, Verdict
 
 any_float = st.floats(allow_nan=True, allow_infinity=True)
 changes = st.builds(
@@ -132,3 +132,26 @@ def test_what_is_meant_for_one_attempt_is_gone_after_it() -> None:
     after, _ = relaxed(stirred)
     assert (after.perturb_consensus, after.reset_consensus) == (0.0, 0.0)
     assert after.lr_scale == pytest.approx(0.75)
+
+
+def test_a_decision_goes_on_from_what_the_phase_changed_itself_and_answers_nothing_twice(
+    config: RunConfig, facts: SimpleNamespace
+) -> None:
+    state, planned = facts.at(config, 2)
+    change = Change(setting="mutation_scale", op="scale", value=1.5)
+    verdict = facts.verdict("population collapse", False, changes=(change,))
+    applied = (AppliedChange(
+        setting="mutation_scale", before=1.0, after=1.5, cause="population collapse"
+    ),)  # fmt: skip
+    response = Response(
+        verdict=verdict, applied=applied, generations=1, line_steps=9, skipped=0, clipped=0,
+        probed=False,
+    )  # fmt: skip
+    outcome = facts.outcome(planned, responses=(response,))
+    passed, old = facts.verdict("progress", True), verdict.model_copy(update={"answered": True})
+    settled = decide(config, state, planned, outcome, (passed, old))
+    assert settled.adaptation.mutation_scale == 1.25, "half of the way back, and no further step"
+    again = decide(config, state, planned, outcome, (passed, verdict))
+    assert again.adaptation.mutation_scale == 1.25 * 1.5
+    repeated = decide(config, state, planned, outcome, (facts.verdict("progress", False), old))
+    assert repeated.adaptation.mutation_scale > 1.5, "another try begins where this one ended"

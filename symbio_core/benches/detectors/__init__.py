@@ -23,7 +23,7 @@ from symbio_core.benches.detectors.lives import tiny
 from symbio_core.benches.detectors.plants import HEALTHY, PLANTS
 from symbio_core.config import RunConfig, changed
 from symbio_core.gates.evidence import share_interval
-from symbio_core.records import Verdict
+from symbio_core.records import Response, Verdict
 from symbio_core.runner.living import judge
 
 DETECTORS = (
@@ -80,7 +80,8 @@ def _lived(work: Work) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         if name in PLANTS:
             life = PLANTS[name].live(config, Path(folder))
-            gates = [{"phase": life.outcomes[-1].phase, "fired": fired(life.judged())}]
+            last = life.outcomes[-1]
+            gates = [{"phase": last.phase, "fired": fired(life.judged(), last.responses)}]
         else:
             gates = _healthy(changed(config, {"storage.root": folder}), name)
     return {
@@ -98,14 +99,22 @@ def _healthy(config: RunConfig, name: str) -> list[dict[str, Any]]:
         run.train(plan)
         judge(run, plan)
     run.release()
-    return [{"phase": a.plan.phase, "fired": fired(a.verdicts)} for a in run.attempts]
-
-
-def fired(verdicts: Sequence[Verdict]) -> list[str]:
-    """Return the names of the detectors that raised an alarm, the text gates left out."""
     return [
-        verdict.name for verdict in verdicts if not verdict.passed and verdict.name in DETECTORS
+        {"phase": a.plan.phase, "fired": fired(a.verdicts, a.outcome.responses)}
+        for a in run.attempts
     ]
+
+
+def fired(verdicts: Sequence[Verdict], responses: Sequence[Response] = ()) -> list[str]:
+    """Return the names of the detectors that raised an alarm, the text gates left out.
+
+    Args:
+        verdicts: those of the gates after a phase.
+        responses: what the phase has answered while it ran.
+    """
+    failed = {verdict.name for verdict in verdicts if not verdict.passed}
+    failed |= {response.verdict.name for response in responses}
+    return [name for name in DETECTORS if name in failed]
 
 
 def fired_in(row: Row) -> set[str]:

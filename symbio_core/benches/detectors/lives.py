@@ -107,6 +107,8 @@ class Life:
         run = PhaseRun(
             self.bench, self.vault, plan, self.here, pace, start=self.start,
             spent_before=sum(outcome.steps for outcome in self.outcomes), gather=gather,
+            history=tuple(g for o in self.outcomes for g in o.generations),
+            earlier=tuple(p for o in self.outcomes for p in o.points),
         )  # fmt: skip
         found = run.run()
         self.here = Snapshot(run.line, found.search)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from symbio_core.errors import Damaged
+from symbio_core.runner.inspecting import storage_option
 from symbio_core.runner.opening import reopen
 from symbio_core.runner.run import TOKENIZER, Run
 from symbio_core.storage import Checkup, Lease, RunStore, check_run, open_store
 from symbio_core.storage.runs import LIST
 
 QUICK_BYTES = 500_000_000
-"""Runs in a folder up to this size are compared with their hashes on the way; others by length."""
+"""So much is compared with hashes on the way, which takes about a second."""
 
 
 def examine(root: str, run_id: str, *, deep: bool | None = None) -> Checkup:
@@ -18,7 +19,8 @@ def examine(root: str, run_id: str, *, deep: bool | None = None) -> Checkup:
     Args:
         root: storage root.
         run_id: the run's name.
-        deep: compare contents with hashes; None does so where it takes about a second.
+        deep: compare all contents with hashes; False: small files only; None: what is needed
+            most, for about a second.
 
     Raises:
         UnknownRun: there is no such run.
@@ -27,23 +29,32 @@ def examine(root: str, run_id: str, *, deep: bool | None = None) -> Checkup:
         run = reopen(root, run_id)
     except Damaged:
         store = RunStore(open_store(root), run_id)
-        return check_run(store, {}, deep=deep is not False)
+        return check_run(store, {}, most_bytes=None if deep is not False else 0)
     return examine_run(run, deep=deep)
 
 
 def examine_run(run: Run, *, deep: bool | None = None) -> Checkup:
     """Look at every file of an open run; see `examine`."""
-    if deep is None:
-        sizes = [m.parts.values() for m in run.store.checkpoints.survey()[0]]
-        total = sum(part.size for parts in sizes for part in parts)
-        deep = total <= QUICK_BYTES and "://" not in run.config.storage.root
+    most_bytes = {True: None, False: 0, None: QUICK_BYTES}[deep]
+    if deep is None and "://" in run.config.storage.root:
+        most_bytes = 0  # A bucket knows by which hash a file was written.
     state = run.plain_state if run.events else None
-    return check_run(run.store, run.referenced(), state, deep=deep)
+    return check_run(run.store, run.referenced(), state, most_bytes=most_bytes)
 
 
 def damage(run: Run) -> list[str]:
-    """Return a line for each damaged file of a run: what is wrong, and what mends it."""
-    return [f"damaged: {file.why}; {file.remedy}" for file in examine_run(run).wrong]
+    """Return a line for each damaged file of a run: what is wrong, and what mends it.
+
+    One more line says so where not all contents were compared with their hashes.
+    """
+    found = examine_run(run)
+    told = [f"damaged: {file.why}; {file.remedy}" for file in found.wrong]
+    if found.unread:
+        told.append(
+            f"of {len(found.unread)} large files only the length was compared; "
+            f"`symbio fsck {run.run_id}{storage_option(run)}` compares their contents"
+        )
+    return told
 
 
 def repair(root: str, run_id: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from symbio_core.storage.objects import read_text
 from symbio_core.storage.runs import FOR_PEOPLE, LIST, RunStore
 
 Health = Literal["whole", "damaged", "missing", "unreferenced", "foreign"]
-_BLOB = re.compile("checkpoints/blobs/[0-9a-f]{64}")
 _MANIFEST = re.compile(r"checkpoints/manifests/\d{10}-[0-9a-f]{16}\.json")
+SMALL_BYTES = 1_000_000
+"""A file up to this length is always compared with its hash."""
 _OTHERS = ("elsewhere/", "machines/", "journal/set-aside-")
 """Objects of other rooms: JSON that is read and written whole."""
 
@@ -42,8 +42,8 @@ class Checkup:
     """What became of looking at every file of a run."""
 
     files: tuple[FileState, ...]
-    is_deep: bool
-    """Whether contents were compared with their hashes, not only lengths."""
+    unread: tuple[str, ...] = ()
+    """Files of which only the length was compared: those that cost too much to read."""
 
     @property
     def wrong(self) -> tuple[FileState, ...]:
@@ -56,7 +56,7 @@ def check_run(
     needed: Mapping[str, tuple[str, ...]],
     state: Mapping[str, Any] | None = None,
     *,
-    deep: bool = True,
+    most_bytes: int | None = None,
 ) -> Checkup:
     """Look at every file of a run, also at those that should be there and are not.
 
@@ -66,9 +66,12 @@ def check_run(
         run: the run.
         needed: checkpoints that the journal refers to, with what for.
         state: what the whole journal amounts to, if that is known.
-        deep: compare contents with hashes; otherwise only lengths, which is far quicker.
+        most_bytes: how much content to read for comparing it with hashes, what is needed most and
+            what is small first; of the rest only lengths are compared. None: everything.
     """
-    return Checkup(tuple(_Survey(run, needed, state, deep=deep).files()), deep)
+    survey = _Survey(run, needed, state, most_bytes=most_bytes)
+    files = tuple(survey.files())
+    return Checkup(files, tuple(sorted(survey.unread)))
 
 
 class _Survey:
@@ -78,13 +81,15 @@ class _Survey:
         needed: Mapping[str, tuple[str, ...]],
         state: Mapping[str, Any] | None,
         *,
-        deep: bool,
+        most_bytes: int | None,
     ) -> None:
         self.run = run
         self.store = run.store
         self.needed = needed
         self.expected = state
-        self.deep = deep
+        self.left = most_bytes
+        self.unread: set[str] = set()
+        self.newest = ""
         home = f"{run.home}/"
         self.keys = [key.removeprefix(home) for key in self.store.keys(home)]
         self.found: dict[str, FileState] = {}
@@ -172,7 +177,8 @@ class _Survey:
             is_ours = why or used_by or readable[checkpoint].run_id == self.run.run_id
             self._add(name, why, remedy, used_by, None if is_ours else "foreign")
         try:
-            checkpoints.pointer()
+            latest = checkpoints.pointer()
+            self.newest = latest.id if latest else ""
             pointer = None if "checkpoints/LATEST" in self.keys else "is missing"
         except Damaged as error:
             pointer = str(error)
@@ -184,21 +190,40 @@ class _Survey:
             for part in manifest.parts.values():
                 users[part.sha256] = (*users.get(part.sha256, ()), manifest.id)
                 sizes[part.sha256] = part.size
-        for sha256 in sorted({*users, *checkpoints.blobs.names()}):
-            why = self._wrong_blob(sha256, sizes.get(sha256))
+        names = {*users, *checkpoints.blobs.names()}
+        for sha256 in sorted(names, key=lambda n: (self._haste(users.get(n, ())), sizes.get(n, 0))):
+            name = f"checkpoints/blobs/{sha256}"
+            why = self._wrong_content(name, sha256, sizes.get(sha256))
             health: Health | None = None if sha256 in users else "unreferenced"
-            self._add(f"checkpoints/blobs/{sha256}", why, remedy, users.get(sha256, ()), health)
+            self._add(name, why, remedy, users.get(sha256, ()), health)
 
-    def _wrong_blob(self, sha256: str, size: int | None) -> str | None:
-        key = f"{self.run.checkpoints.blobs.home}{sha256}"
-        if not self.deep:
-            there = self.store.size(key)
-            return None if there == (size if size is not None else there) else "has another length"
+    def _haste(self, users: tuple[str, ...]) -> bool:
+        """Return the place in the order of comparing: first what the run goes on from."""
+        uses = {use for checkpoint in users for use in self.needed.get(checkpoint, ())}
+        return not uses & {"best", "line"} and self.newest not in users
+
+    def _wrong_content(self, name: str, sha256: str, size: int | None) -> str | None:
+        facts = self.store.facts(self._key(name))
+        if facts is None:
+            return "is missing"
+        if size is not None and facts.size != size:
+            return f"has {facts.size} bytes instead of {size}"
+        told = facts.sha256 if self.left is not None else None
+        if told is None and self._costs_too_much(facts.size):
+            self.unread.add(name)
+            return None
         try:
-            self.run.checkpoints.blobs.get(sha256, size)
+            found = told or self.store.sha256(self._key(name))
         except Damaged as error:
             return str(error)
-        return None
+        return None if found == sha256 else "does not match its hash"
+
+    def _costs_too_much(self, size: int) -> bool:
+        if self.left is None or size <= SMALL_BYTES:
+            return False
+        is_too_much = size > self.left
+        self.left -= 0 if is_too_much else size
+        return is_too_much
 
     def _for_people(self) -> None:
         try:
@@ -212,22 +237,8 @@ class _Survey:
             self._add(LIST, why if is_missing else None, "resume or --repair makes them anew")
         for name, (sha256, size) in listed.items():
             self._add(
-                name, self._wrong_file(name, sha256, size), "resume or --repair makes it anew"
+                name, self._wrong_content(name, sha256, size), "resume or --repair makes it anew"
             )
-
-    def _wrong_file(self, name: str, sha256: str, size: int) -> str | None:
-        there = self.store.size(self._key(name))
-        if there is None:
-            return "is missing"
-        if there != size:
-            return f"has {there} bytes instead of {size}"
-        try:
-            found = self.store.read(self._key(name)) if self.deep else None
-        except Damaged as error:
-            return str(error)
-        if found is not None and hashlib.sha256(found.data).hexdigest() != sha256:
-            return "does not match its hash"
-        return None
 
     def _others(self) -> None:
         for name in self.keys:

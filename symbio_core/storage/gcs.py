@@ -30,7 +30,7 @@ from symbio_core.errors import (
     SwapLost,
 )
 from symbio_core.storage.gcs_failures import status_of, told
-from symbio_core.storage.objects import Versioned, check_key, check_prefix, is_key
+from symbio_core.storage.objects import Facts, Versioned, check_key, check_prefix, is_key
 from symbio_core.storage.pacing import Pacer
 
 SCHEME = "gs://"
@@ -137,6 +137,21 @@ class BucketStore:
                         "put back a copy of it, or go on from another checkpoint"
                     )
             raise StorageError(f"{self.where(key)} is replaced faster than it can be read")
+
+    def facts(self, key: str) -> Facts | None:
+        """Return the length of ``key``, and the hash that its writer gave it.
+
+        An object changes by being replaced, and whoever else replaces it leaves no hash of ours.
+        """
+        check_key(key)
+        with self._telling("read", key):
+            facts = self._facts(key)
+        return facts and Facts(int(facts.size), (facts.metadata or {}).get(_SHA256))
+
+    def sha256(self, key: str) -> str | None:
+        """Return the hash (hex) of what ``key`` holds, or None."""
+        found = self.read(key)
+        return None if found is None else hashlib.sha256(found.data).hexdigest()
 
     def size(self, key: str) -> int | None:
         """Return the length of what ``key`` holds (bytes), or None."""

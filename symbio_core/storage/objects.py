@@ -41,6 +41,8 @@ LEFT_OVER_S = 3600.0
 """A half-written file of this age belongs to nobody any more (s)."""
 HUGE_BYTES = 1_000_000_000
 """A file beyond this has to have been written, not only declared, before it is read."""
+HOLLOW = 8
+"""Of such a file at least one byte in so many was written; the zeros of moments may be holes."""
 MAX_TEXT_BYTES = 256_000_000
 """Longest configuration, journal segment, manifest or pointer that is read at all."""
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -54,6 +56,16 @@ class Versioned:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a store knows of a key without reading what it holds."""
+
+    size: int
+    """Length (bytes)."""
+    sha256: str | None
+    """Hash of the content, hex, where the store vouches for it; None where it must be read."""
+
+
 class ObjectStore(Protocol):
     """Where runs live. Every write is whole or not there at all, also for a reader beside it.
 
@@ -63,6 +75,16 @@ class ObjectStore(Protocol):
 
     def read(self, key: str) -> Versioned | None:
         """Return what ``key`` holds, or None."""
+
+    def facts(self, key: str) -> Facts | None:
+        """Return what is known of ``key`` without reading what it holds, or None."""
+
+    def sha256(self, key: str) -> str | None:
+        """Return the hash (hex) of what ``key`` holds after reading it in little memory, or None.
+
+        Raises:
+            CheckpointDamaged: it claims more than was written.
+        """
 
     def size(self, key: str) -> int | None:
         """Return the length of what ``key`` holds (bytes) without reading it, or None."""
@@ -181,20 +203,34 @@ class FolderStore:
         """Return what ``key`` holds, or None."""
         path = self._path(key)
         try:
-            # A pipe or a device would never end, and is nothing of ours.
-            facts = path.stat()
-            if not stat.S_ISREG(facts.st_mode):
+            if _readable(path) is None:
                 return None
-            if facts.st_size > HUGE_BYTES and _is_hole(path):
-                _too_large(path, facts.st_size)
             data = path.read_bytes()
         except _ABSENT:
             return None
         except MemoryError:
-            _too_large(path, facts.st_size)
+            _too_large(path, path.stat().st_size)
         except OSError as error:
             _cannot_read(path, error)
         return Versioned(data, _version(data))
+
+    def facts(self, key: str) -> Facts | None:
+        """Return the length of ``key``; a disk vouches for no content."""
+        size = self.size(key)
+        return None if size is None else Facts(size, None)
+
+    def sha256(self, key: str) -> str | None:
+        """Return the hash (hex) of what ``key`` holds, or None."""
+        path = self._path(key)
+        try:
+            if _readable(path) is None:
+                return None
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except _ABSENT:
+            return None
+        except OSError as error:
+            _cannot_read(path, error)
 
     def size(self, key: str) -> int | None:
         """Return the length of what ``key`` holds (bytes), or None."""
@@ -399,14 +435,37 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _is_hole(path: Path) -> bool:
-    """Say whether a file declares a length and holds nothing at all."""
+def _readable(path: Path) -> int | None:
+    """Return the length of a file of ours (bytes); None for a pipe or a device: it never ends.
+
+    Raises:
+        CheckpointDamaged: it claims more than was written.
+    """
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        return None
+    if facts.st_size > HUGE_BYTES and _written_bytes(path, facts.st_size) < facts.st_size:
+        _too_large(path, facts.st_size)
+    return facts.st_size
+
+
+def _written_bytes(path: Path, size: int) -> int:
+    """Return how much of a file is no hole, as soon as that is a share that ours may have.
+
+    A disk may keep the zeros that we write, such as moments of fresh weights, as holes.
+    """
+    enough, found, at = size // HOLLOW, 0, 0
     with path.open("rb") as file:
-        try:
-            os.lseek(file.fileno(), 0, os.SEEK_DATA)
-        except OSError as error:
-            return error.errno == errno.ENXIO
-    return False
+        while found <= enough:
+            try:
+                start = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                return found
+            at = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            found += at - start
+    return size
 
 
 def _too_large(path: Path, size: int) -> NoReturn:

@@ -237,6 +237,30 @@ def test_what_the_rest_of_the_run_tells_is_made_anew(
         assert path.read_bytes() == before
 
 
+def test_of_a_large_run_what_it_goes_on_from_is_compared_first_and_the_rest_is_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runner.reopen(str(root), "one")
+    run.claim()
+    other = saved(run, 900, 9.0)
+    line = saved(run, 901, 9.0)
+    run.release()
+    store = run.store.checkpoints
+    unneeded, needed = (store.load(r.id).manifest.parts["member"] for r in (other, line))
+    monkeypatch.setattr("symbio_core.storage.fsck.SMALL_BYTES", 100_000)
+    monkeypatch.setattr("symbio_core.runner.keeping.QUICK_BYTES", needed.size)
+    for part in (unneeded, needed):
+        flip(root / "runs/one/checkpoints/blobs" / part.sha256)
+    code, told = invoke("status", "one", "--storage", str(root))
+    assert code == 0
+    assert f"{needed.sha256} does not match" in told.replace(":", "")
+    assert unneeded.sha256 not in told
+    assert "large files only the length was compared; `symbio fsck one --storage" in told
+    assert {file.name for file in runner.examine(str(root), "one", deep=True).wrong} == {
+        f"checkpoints/blobs/{part.sha256}" for part in (unneeded, needed)
+    }
+
+
 def test_a_model_that_no_list_names_writes_nothing_and_is_made_anew(root: Path) -> None:
     listed, weights = root / "runs/one/files.json", root / "runs/one/model/model.safetensors"
     good = weights.read_bytes()
@@ -461,7 +485,7 @@ class Outage:
 
     def __init__(self, patch: pytest.MonkeyPatch, number: int) -> None:
         self.left = number
-        for verb in ("read", "size", "keys"):
+        for verb in ("read", "size", "keys", "sha256"):
             patch.setattr(FolderStore, verb, self.failing(getattr(FolderStore, verb)))
 
     def failing(self, verb: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,8 @@ from symbio_core.errors import (
     StorageError,
     SwapLost,
 )
-from symbio_core.storage import gcs
+from symbio_core.storage import RunStore, check_run, gcs
+from symbio_core.storage.fsck import SMALL_BYTES
 from symbio_core.storage.gcs import BucketStore
 from symbio_core.storage.pacing import Pacer
 from tests.cloud.buckets import FAST, bucket_store, new_bucket
@@ -541,3 +543,26 @@ def test_nothing_is_streamed_into_an_object() -> None:
     source = Path(gcs.__file__).read_text(encoding="utf-8")
     assert ".open(" not in source
     assert "upload_chunks_concurrently" not in source
+
+
+def test_a_look_at_a_run_asks_the_bucket_for_hashes_and_reads_only_what_has_none(
+    store: BucketStore, server: StorageServer
+) -> None:
+    run = RunStore(store, "alpha")
+    run.create({})
+    parts = {"small": {"w": np.ones(9)}, "large": {"w": np.ones(2 * SMALL_BYTES // 8)}}
+    manifest = run.checkpoints.save(parts, {}, step=1, kind="end")
+    before = len(server.calls)
+    whole = check_run(run, {}, most_bytes=0)
+    assert (whole.wrong, whole.unread) == ((), ())
+    asked = [call.path for call in server.calls[before:] if "/blobs/" in call.path]
+    assert asked
+    assert not any("alt=media" in path for path in asked)
+    names = {name: f"checkpoints/blobs/{part.sha256}" for name, part in manifest.parts.items()}
+    for name, part in manifest.parts.items():
+        there = {"name": f"runs/runs/alpha/{names[name]}"}
+        server.world.put(store.bucket_name, there, {}, b"x" * part.size)
+    found = check_run(run, {}, most_bytes=0)
+    assert [file.name for file in found.wrong] == [names["small"]]
+    assert found.unread == (names["large"],)
+    assert {file.name for file in check_run(run, {}).wrong} == {*names.values()}

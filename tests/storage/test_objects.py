@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from symbio_core.errors import (
     AlreadyExists,
+    CheckpointDamaged,
     ConfigError,
     DiskTooFull,
     NotWritable,
@@ -23,6 +26,7 @@ from symbio_core.errors import (
     SwapLost,
 )
 from symbio_core.storage import FolderStore, ObjectStore, open_store
+from symbio_core.storage.objects import HUGE_BYTES
 
 names = st.lists(st.sampled_from(["a", "b", "c.json", "7-d_e"]), min_size=1, max_size=3)
 contents = st.sampled_from([b"", b"one", b"two", bytes(range(256))])
@@ -375,3 +379,58 @@ def test_files_have_the_rights_that_a_person_gives_to_new_files(tmp_path: Path) 
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
     assert (tmp_path / "b").stat().st_mode == (tmp_path / "plain").stat().st_mode
     assert (tmp_path / "c").stat().st_mode & 0o777 == 0o640
+
+
+def holed(path: Path, written: int, size: int) -> bytes:
+    """Write so many bytes and declare more; return what a reader would see."""
+    with path.open("wb") as file:
+        file.write(b"x" * written)
+        file.truncate(size)
+    return b"x" * written + bytes(size - written)
+
+
+@pytest.mark.parametrize("written", [0, 4096])
+def test_a_file_that_claims_far_more_than_was_written_is_not_read(
+    tmp_path: Path, written: int
+) -> None:
+    store = FolderStore(tmp_path)
+    holed(tmp_path / "blob", written, 3 * HUGE_BYTES)
+    for look in (store.read, store.sha256):
+        with pytest.raises(CheckpointDamaged, match=r"blob claims .* GB, more than was written"):
+            look("blob")
+
+
+def test_zeros_that_a_disk_keeps_as_holes_are_content_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symbio_core.storage.objects.HUGE_BYTES", 1000)
+    data = holed(tmp_path / "blob", 2**18, 2**20)
+    store = FolderStore(tmp_path)
+    found = store.read("blob")
+    assert found is not None
+    assert found.data == data
+    assert store.sha256("blob") == hashlib.sha256(data).hexdigest()
+
+
+def test_a_hash_is_found_in_little_memory(tmp_path: Path) -> None:
+    data = holed(tmp_path / "blob", 2**20, 2**26)
+    expected = hashlib.sha256(data).hexdigest()
+    del data
+    tracemalloc.start()
+    try:
+        assert FolderStore(tmp_path).sha256("blob") == expected
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_store_knows_length_and_hash_of_what_it_holds(store: ObjectStore) -> None:
+    assert store.facts("a") is None
+    assert store.sha256("a") is None
+    store.create("a", b"some")
+    told = hashlib.sha256(b"some").hexdigest()
+    facts = store.facts("a")
+    assert facts is not None
+    assert facts.size == 4
+    assert facts.sha256 in (None, told)
+    assert store.sha256("a") == told

@@ -151,7 +151,7 @@ def runs(storage: Storage = "storage") -> None:
         steps = f"{state.steps_spent}/{opened.config.budget.steps}"
         table.add_row(name, opened.config.profile, steps, runner.stands_at(opened), best)
     if not table.rows:
-        out.print(f"no runs in {storage} yet; start one with `symbio run`")
+        out.print(runner.no_runs(storage), markup=False, soft_wrap=True)
         return
     out.print(table)
 

@@ -11,7 +11,7 @@ from symbio_core.runner.inspecting import (
 )
 from symbio_core.runner.keeping import damage, examine, repair
 from symbio_core.runner.living import live
-from symbio_core.runner.opening import begin, names, new_name, newest, open_run, reopen
+from symbio_core.runner.opening import begin, names, new_name, newest, no_runs, open_run, reopen
 from symbio_core.runner.run import Run
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "names",
     "new_name",
     "newest",
+    "no_runs",
     "open_run",
     "reopen",
     "repair",

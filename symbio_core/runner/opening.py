@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from pathlib import Path
 
 from symbio_core import lifecycle
 from symbio_core.config import RunConfig, changed, checked
@@ -66,8 +67,10 @@ def reopen(root: str, run_id: str) -> Run:
     store = open_store(root)
     known = list_runs(store)
     if run_id not in known:
+        if not known:
+            raise UnknownRun(f"no run '{run_id}': {no_runs(root)}")
         near = get_close_matches(run_id, known, n=3) or known[-5:]
-        there = f"there are: {', '.join(near)}" if near else "there are none yet"
+        there = f"there are: {', '.join(near)}"
         raise UnknownRun(f"no run '{run_id}' in {root}; {there}; `symbio runs` lists them")
     run_store = RunStore(store, run_id)
     config = checked(RunConfig, run_store.read_config())
@@ -80,6 +83,18 @@ def names(root: str) -> list[str]:
     return list_runs(open_store(root))
 
 
+def no_runs(root: str) -> str:
+    """Say that a storage root holds no run, and where a mount may be missing."""
+    hint = ""
+    if "://" not in root:
+        folder = Path(root)
+        if not folder.is_dir():
+            hint = " (there is no such folder; is its disk mounted?)"
+        elif not any(folder.iterdir()):
+            hint = " (that folder is empty; is its disk mounted?)"
+    return f"no runs in {root} yet{hint}; start one with `symbio run`"
+
+
 def newest(root: str) -> str:
     """Return the name of the newest run.
 
@@ -89,7 +104,7 @@ def newest(root: str) -> str:
     store = open_store(root)
     known = list_runs(store)
     if not known:
-        raise UnknownRun(f"no runs in {root} yet; start one with `symbio run`")
+        raise UnknownRun(no_runs(root))
     return max(known, key=lambda name: _began(store, name))
 
 

@@ -135,7 +135,7 @@ def open_store(root: str, *, location: str | None = None) -> ObjectStore:
         location: where a bucket has to lie, for example `us-central1`; None: anywhere.
 
     Raises:
-        ConfigError: the root is of a kind that this version does not keep runs in.
+        ConfigError: the root is a file, or of a kind that this version does not keep runs in.
     """
     if root.startswith("gs://"):
         from symbio_core.storage.gcs import BucketStore
@@ -145,6 +145,8 @@ def open_store(root: str, *, location: str | None = None) -> ObjectStore:
         raise ConfigError(
             f"storage root '{root}' is neither a folder nor gs://bucket/prefix; give one of them"
         )
+    if os.path.isfile(root):
+        raise ConfigError(f"storage root '{root}' is a file; give a folder or gs://bucket/prefix")
     return FolderStore(Path(root))
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from symbio_core import runner
+from symbio_core.cli.app import app
 from symbio_core.config import RunConfig, changed
 from symbio_core.errors import (
     BucketRefused,
@@ -118,6 +120,32 @@ def test_a_run_that_does_not_exist_lists_those_that_do(tiny_config: RunConfig) -
     runner.open_run(tiny_config, "here")
     with pytest.raises(UnknownRun, match="here"):
         runner.reopen(tiny_config.storage.root, "hera")
+
+
+def test_a_root_without_runs_says_where_a_mount_may_be_missing(tmp_path: Path) -> None:
+    gone, empty, used = tmp_path / "gone", tmp_path / "empty", tmp_path / "used"
+    empty.mkdir()
+    (used / "corpora").mkdir(parents=True)
+    for root, told in (
+        (gone, "there is no such folder; is its disk mounted?"),
+        (empty, "that folder is empty; is its disk mounted?"),
+        (used, "yet; start one with `symbio run`"),
+    ):
+        for command in (["resume", "one"], ["status"], ["runs"]):
+            done = CliRunner().invoke(app, [*command, "--storage", str(root)])
+            said = done.output + str(done.exception)
+            assert f"no runs in {root} yet" in said
+            assert told in said
+    assert not gone.exists()
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "file"
+    root.write_text("not a folder")
+    for command in (["resume", "one"], ["status"], ["runs"], ["fsck", "one"]):
+        done = CliRunner().invoke(app, [*command, "--storage", str(root)])
+        assert isinstance(done.exception, ConfigError)
+        assert f"storage root '{root}' is a file; give a folder" in str(done.exception)
 
 
 def test_a_name_that_is_taken(tiny_config: RunConfig) -> None:

@@ -8,32 +8,55 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from symbio_core import runner
+from symbio_core.storage import gcs
+from tests.cloud.storage_server import StorageServer
 from tests.loopback import guard
 
 HOUSE = Path(__file__).parents[2]
 WAIT_S = 200.0
 
 
-def resume(root: Path) -> subprocess.Popen[str]:
+def resume(root: str, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*(sys.executable, "-m", "symbio_core.cli"), "resume", "one", "--plain", "--storage", root],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=root,
+        cwd=cwd,
         env=os.environ | guard.environment(str(HOUSE)),
     )
 
 
+@pytest.fixture(params=["folder", "bucket"])
+def root(
+    request: pytest.FixtureRequest, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """The storage root of a run that stands after its first decision."""
+    folder = Path(shutil.copytree(whole, tmp_path / "root"))
+    back_to_the_second_attempt(folder)
+    if request.param == "folder":
+        yield str(folder)
+        return
+    with StorageServer() as server:
+        server.world.add_bucket("mine")
+        for path in (path for path in folder.glob("runs/**/*") if path.is_file()):
+            name = path.relative_to(folder).as_posix()
+            server.world.put("mine", {"name": name}, {}, path.read_bytes())
+        monkeypatch.setenv(gcs.ENDPOINT_VARIABLE, server.url)
+        monkeypatch.setenv("SYMBIO_CACHE", str(tmp_path / "cache"))
+        yield "gs://mine"
+
+
 def test_of_two_who_resume_at_once_one_is_refused_and_the_other_goes_on(
-    whole: Path, tmp_path: Path
+    root: str, tmp_path: Path
 ) -> None:
-    root = Path(shutil.copytree(whole, tmp_path / "root"))
-    back_to_the_second_attempt(root)
-    both = [resume(root), resume(root)]
+    both = [resume(root, tmp_path), resume(root, tmp_path)]
     try:
         deadline = time.monotonic() + WAIT_S
         while all(process.poll() is None for process in both):
@@ -53,7 +76,7 @@ def test_of_two_who_resume_at_once_one_is_refused_and_the_other_goes_on(
             process.kill()
             process.wait()
     # Given back at its end, so nobody has to wait for it to expire.
-    again = runner.reopen(str(root), "one")
+    again = runner.reopen(root, "one")
     again.claim()
     again.release()
 

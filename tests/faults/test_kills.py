@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from symbio_core import runner
+from symbio_core.benches import soak
 from symbio_core.cli.app import app
 from symbio_core.config import RunConfig, changed
 from symbio_core.errors import SymbioError
@@ -21,6 +22,7 @@ from symbio_core.runner import killing
 from symbio_core.runner.killing import (
     WHOLE,
     Life,
+    Proof,
     command,
     draw_moments,
     fingerprint_at,
@@ -28,7 +30,6 @@ from symbio_core.runner.killing import (
 )
 from symbio_core.runner.processes import (
     AIMS,
-    Launch,
     Moment,
     Process,
     descendants,
@@ -37,6 +38,7 @@ from symbio_core.runner.processes import (
 )
 from symbio_core.runner.verifying import Fingerprint, differences, divergence
 from symbio_core.streams import generator
+from tests.conftest import SAID
 from tests.faults.forking import ForkServer
 from tests.faults.lives import shortest
 
@@ -63,6 +65,11 @@ class Kills:
     def moments(self) -> list[Moment]:
         return [moment for life in self.lives.values() for moment in life.kills]
 
+    @property
+    def torn(self) -> int:
+        """Kills that left something half written."""
+        return sum(life.torn for life in self.lives.values())
+
     def differs(self, name: str) -> list[str]:
         return differences(fingerprint_at(self.root, name), self.reference)
 
@@ -82,19 +89,26 @@ def undisturbed(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def kills(undisturbed: Kills) -> Kills:
     rng, found = generator(SEED, "kills"), undisturbed
-    while len(found.lives) < LIVES or len(found.moments) < KILLS:
+    while len(found.lives) < LIVES or len(found.moments) < KILLS or not found.torn:
         name = f"killed-{len(found.lives)}"
-        moments = draw_moments(rng, 8, found.whole.last_s)
+        # One is lived by processes that start as a person's do; the others have imported already.
+        is_slow = len(found.lives) == 1
+        moments = draw_moments(rng, 4 if is_slow else 8, found.whole.last_s)
         if not found.lives:
             moments = [Moment(aim) for aim in IN_ORDER]
-        found.lives[name] = live_killed(found.config, name, moments, launch=found.forks.launch)
-        print(f"seed {SEED}, {name}: {', '.join(map(str, found.lives[name].kills))}")
+        elif len(found.lives) >= LIVES:
+            moments = [Moment("save")] * 8
+        launch = spawn if is_slow else found.forks.launch
+        found.lives[name] = live_killed(found.config, name, moments, launch=launch)
     return found
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_runs_killed_thirty_times_end_with_the_bits_of_the_undisturbed_one(kills: Kills) -> None:
+def test_runs_killed_thirty_times_end_with_the_bits_of_the_undisturbed_one(
+    kills: Kills, record_property: Callable[[str, object], None]
+) -> None:
+    record_property(SAID, f"seed {SEED}, {len(kills.moments)} kills, {kills.torn} in mid-write")
     assert len(kills.moments) >= KILLS
     assert {name: told for name in kills.lives if (told := kills.differs(name))} == {}
 
@@ -103,23 +117,23 @@ def test_runs_killed_thirty_times_end_with_the_bits_of_the_undisturbed_one(kills
 @pytest.mark.timeout(1200)
 def test_kills_met_every_activity_of_a_run(kills: Kills) -> None:
     assert {moment.aim for moment in kills.moments} == set(AIMS)
+    assert kills.torn >= 1
+    assert kills.lives["killed-1"].kills, "no process that started by itself was killed"
 
 
 @pytest.mark.slow
 @pytest.mark.server
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("plain", [True, False])
 def test_the_whole_tree_of_processes_is_killed_and_the_run_goes_on(
-    undisturbed: Kills, plain: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: Kills, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    name = "plain" if plain else "through-prefect"
     moments = [Moment("save"), Moment("battery", 0.02)]
-    life = live_killed(undisturbed.config, name, moments, launch=spawn, plain=plain)
+    life = live_killed(undisturbed.config, "through-prefect", moments, launch=spawn, plain=False)
     assert len(life.kills) == 2
-    assert undisturbed.differs(name) == []
+    assert undisturbed.differs("through-prefect") == []
 
 
 @pytest.mark.slow
@@ -170,11 +184,11 @@ class Told:
 @pytest.fixture
 def verified(
     undisturbed: Kills, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Launch], Told]:
-    """Runs `symbio verify-resume` with one kill, its processes started by what is given."""
+) -> Callable[[Callable[..., Proof]], Told]:
+    """Runs `symbio verify-resume` with one kill, the proof made by what is given."""
 
-    def verify(launch: Launch) -> Told:
-        monkeypatch.setattr(killing, "prove", partial(killing.prove, launch=launch))
+    def verify(prove: Callable[..., Proof]) -> Told:
+        monkeypatch.setattr(killing, "prove", prove)
         words = command(undisturbed.config, "unnamed", plain=False)
         words = ["verify-resume", "--kills", "1", *words[1:3], *words[5:]]
         code = typer.main.get_command(app).main(words, standalone_mode=False)
@@ -186,25 +200,51 @@ def verified(
 
 @pytest.mark.slow
 def test_a_person_is_told_that_the_bits_are_the_same(
-    undisturbed: Kills, verified: Callable[[Launch], Told]
+    undisturbed: Kills, verified: Callable[[Callable[..., Proof]], Told]
 ) -> None:
-    told = verified(undisturbed.forks.launch)
+    told = verified(partial(killing.prove, launch=undisturbed.forks.launch))
     assert told.code == 0, told.words
     assert "The run was killed once and ended with the same bits" in told.words
 
 
-@pytest.mark.slow
-def test_a_person_is_told_where_bits_differ(
-    undisturbed: Kills, verified: Callable[[Launch], Told]
-) -> None:
-    def sabotaged(words: Sequence[str], log: Path) -> Process:
+@pytest.fixture(scope="module")
+def unequal(undisturbed: Kills, tmp_path_factory: pytest.TempPathFactory) -> Proof:
+    """What is found where a killed run goes on with another seed than the undisturbed one."""
+
+    def launch(words: Sequence[str], log: Path) -> Process:
         is_killed = any(word.startswith("killed") for word in words)
         return undisturbed.forks.launch([*words, "--set", f"seed={1 + is_killed}"], log)
 
-    told = verified(sabotaged)
+    root = str(tmp_path_factory.mktemp("unequal"))
+    config = changed(undisturbed.config, {"storage.root": root})
+    return killing.prove(config, 1, lambda line: None, launch=launch)
+
+
+@pytest.mark.slow
+def test_a_person_is_told_where_bits_differ(
+    unequal: Proof, verified: Callable[[Callable[..., Proof]], Told]
+) -> None:
+    told = verified(lambda *_: unequal)
     assert told.code == 1
     assert "killed-1: event 1 (opened) config.seed: 2 and 1" in told.words
     assert "did not end as the undisturbed one did" in told.words
+
+
+@pytest.mark.slow
+def test_the_soak_tells_kills_and_how_many_lives_ended_with_the_same_bits(
+    undisturbed: Kills, unequal: Proof, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soak, "prove", lambda *_, **__: unequal)
+    table, data = soak.measure(undisturbed.config, 1, 1, lambda line: None)
+    summary = {"kills": 1, "bit_equal_frac": 0.0, "lives": 1, "torn": unequal.torn}
+    assert data["summary"] == summary
+    assert list(table.columns[0].cells) == list(summary)
+    assert data["kills"][-1] == [str(moment) for moment in unequal.killed[-1].kills]
+    assert data["differs"][0] == "killed-1: event 1 (opened) config.seed: 2 and 1"
+    equal = replace(unequal, differs=())
+    monkeypatch.setattr(soak, "prove", lambda *_, **__: equal)
+    _, data = soak.measure(undisturbed.config, 1, 1, lambda line: None)
+    assert data["summary"] == summary | {"bit_equal_frac": 1.0}
 
 
 def test_a_proof_without_a_single_kill_is_none(undisturbed: Kills) -> None:

@@ -1,4 +1,4 @@
-"""One phase, whose process dies before every single file operation of its saves, and goes on.
+"""A phase, whose process dies before every single file operation of its saves, and goes on.
 
 Run as a program: it prepares the corpus once and forks every process from there. Just before the
 save in question the process stops, and its storage is copied. Then, operation by operation, a child
@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,31 +64,27 @@ class Nursery:
         run.bench = self.bench
         return run
 
-    def go_on(self) -> dict[str, Any]:
-        """Open what is there and live to the end of the phase; return its fingerprint."""
+    def go_on(self, phase: str) -> dict[str, Any]:
+        """Open what is there and live to the end of a phase; return its fingerprint."""
         # Nothing of the process that this one was forked from in the midst of its work.
         progress._listeners.clear()
         torch.set_grad_enabled(True)
         run = runner.reopen(str(self.root), RUN)
         run.bench = self.bench
         run.claim(take_over=True)
-        if not run.attempts:
-            plan = run.plan_next()
-            assert plan is not None
-            run.train(plan)
-            judge(run, plan)
+        live_through(run, phase)
         with run.writing():
             run._retain()  # as `finish` does, for those who died between decision and retention
         return fingerprint(run).plain
 
-    def whole(self) -> Fingerprint:
-        found = self.fork(lambda: (self.begin(), self.go_on())[1])
+    def whole(self, phase: str) -> Fingerprint:
+        found = self.fork(lambda: (self.begin(), self.go_on(phase))[1])
         shutil.rmtree(self.root / "runs")
         return told(found)
 
     def die_in(self, stage: str) -> list[dict[str, Any]]:
         """Return a line for each operation of the stage: its number, name and what differs."""
-        reference = self.whole()
+        reference = self.whole(phase_of(stage))
         found: list[dict[str, Any]] = []
         stopped = self.fork(lambda: self._stop_before(stage, found, reference))
         shutil.rmtree(self.root / "runs")
@@ -104,21 +101,22 @@ class Nursery:
         def stopped(*args: Any, **kwargs: Any) -> Any:
             if not is_meant(*args, **kwargs):
                 return original(*args, **kwargs)
-            self._try_all(lambda: original(*args, **kwargs), found, reference)
+            self._try_all(stage, lambda: original(*args, **kwargs), found, reference)
             raise _Enough
 
         setattr(place, name, stopped)
         try:
-            plan = run.plan_next()
-            assert plan is not None
-            run.train(plan)
-            judge(run, plan)
+            live_through(run, phase_of(stage))
         except _Enough:
             return found
         raise AssertionError(f"no {stage} in the phase")
 
     def _try_all(
-        self, save: Callable[[], Any], found: list[dict[str, Any]], reference: Fingerprint
+        self,
+        stage: str,
+        save: Callable[[], Any],
+        found: list[dict[str, Any]],
+        reference: Fingerprint,
     ) -> None:
         shutil.copytree(self.root / "runs", self.pristine)
         names: list[str] = []
@@ -140,7 +138,7 @@ class Nursery:
                 return True
 
             survived = nursery.fork(die)
-            after = told(nursery.fork(self.go_on))
+            after = told(nursery.fork(lambda: self.go_on(phase_of(stage))))
             found.append(
                 {
                     "number": number,
@@ -161,8 +159,9 @@ class _Enough(Exception):
     """All was tried."""
 
 
+IN_SEARCH = "a save in a search"
 WHERE: dict[str, Callable[[Run], tuple[Any, str, Callable[..., bool]]]] = {
-    "a save in the phase": lambda run: (run.vault, "_write_step", lambda *_: True),
+    IN_SEARCH: lambda run: (run.vault, "_write_step", partial(_is_late_in_search, run)),
     "weights of the end": lambda run: (run.vault, "_put_all", lambda _: bool(run.under_way)),
     "manifest of the end": lambda run: (run.store.checkpoints, "save", _is_end),
     "a journal line": lambda run: (run, "_enter", lambda line: line["event"] == "trained"),
@@ -170,6 +169,29 @@ WHERE: dict[str, Callable[[Run], tuple[Any, str, Callable[..., bool]]]] = {
     "retention": lambda run: (run, "_retain", lambda: True),
 }
 """What a process dies in: the object and the name of the method, and which of its calls."""
+
+
+def phase_of(stage: str) -> str:
+    """Return the phase that a stage is in; deaths in it are followed to that phase's end."""
+    return "primordial" if stage == IN_SEARCH else "abiogenesis"
+
+
+def live_through(run: Run, phase: str) -> None:
+    while all(attempt.plan.phase != phase for attempt in run.attempts):
+        plan = run.plan_next()
+        assert plan is not None
+        run.train(plan)
+        if plan.phase == "primordial":
+            return  # What training found is in the journal; judging it again shows nothing more.
+        judge(run, plan)
+
+
+def _is_late_in_search(run: Run, parts: dict[str, Any], *_: Any) -> bool:
+    # Late, so that those who come next have little left to live through.
+    assert run.under_way is not None
+    at = parts["progress"]
+    spent = at["line_steps"] + at["search_steps"]
+    return bool(at["generations"]) and spent >= 0.8 * run.under_way.steps
 
 
 def _is_end(*_: Any, kind: str, **__: Any) -> bool:

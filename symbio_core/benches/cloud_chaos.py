@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,26 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
     if not Path("tests/cloud/scenario.py").exists():
         raise ConfigError("cloud-chaos needs the servers of the tests; run it in a checkout")
     results = _run(config.seed, max(FEWEST, seeds), say)
-    summary = {
-        "scenarios": len(results),
-        "ok_frac": sum(result["ok"] for result in results) / len(results),
-        "orphans": sum(result["orphans"] for result in results),
-        "ledger_error_s": max(result["ledger_error_s"] for result in results),
-    }
+    summary = summarised(results)
     table = Table("figure", "value", box=None)
     for key, value in summary.items():
         table.add_row(key, f"{value:g}")
     return table, {"bench": "cloud-chaos", "results": results, "summary": summary}
+
+
+def summarised(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the figures of all scenarios together.
+
+    Args:
+        results: what came of each; one is `ok` only where all hazards drawn for it came to pass.
+    """
+    return {
+        "scenarios": len(results),
+        "ok_frac": sum(result["ok"] for result in results) / len(results),
+        # Machines, disks, secrets and operations under way.
+        "orphans": sum(result["orphans"] for result in results),
+        "ledger_error_s": max(result["ledger_error_s"] for result in results),
+    }
 
 
 def _run(first: int, count: int, say: Say) -> list[dict[str, Any]]:

@@ -119,10 +119,12 @@ class ComputeServer:
         self.http.server_close()
         self.world.close()
 
-    def fail(self, method: str, what: str | int, **rules: Any) -> None:
-        """Let the next matching requests go wrong; see `Fault`."""
+    def fail(self, method: str, what: str | int, **rules: Any) -> Fault:
+        """Let the next matching requests go wrong, and return what counts them; see `Fault`."""
+        fault = Fault(method, str(what), **rules)
         with self.world.lock:
-            self.world.faults.append(Fault(method, str(what), **rules))
+            self.world.faults.append(fault)
+        return fault
 
     def methods_called(self) -> list[str]:
         """Return the names of the API's methods in the order they were called."""

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
+import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deployments.surroundings import database_url, free_port, is_healthy
+from symbio_core.compute.ledger import Ledger
 from symbio_core.config import RunConfig, changed
 from symbio_core.runner.accounts import read_ledger
 from symbio_core.storage import open_store
 from tests.cloud.compute_server import ComputeServer, Timings
-from tests.cloud.guard import only_loopback
+from tests.cloud.past import Past
 from tests.cloud.storage_server import StorageServer
 from tests.cloud.wire import Wire
 from tests.flows.away import Away, until
 
 ROOT = "gs://runs/here"
+KEY = "pnu_correct-horse-battery"
 ZONES = ("us-central1-a", "us-central1-b", "us-east1-b")
 CALM = {
     "without": ["search", "final"],
@@ -49,6 +53,9 @@ CLOUD: dict[str, Any] = {
     "compute.elsewhere.idle_s": 60.0,
 }
 
+Stretch = tuple[float, float]
+"""When a machine began to run and when it ended (Unix seconds)."""
+
 
 @dataclass
 class Setting:
@@ -57,6 +64,7 @@ class Setting:
     away: Away
     gce: ComputeServer
     bucket: StorageServer
+    past: Past
     wires: ExitStack
     network: list[Wire] = field(default_factory=list)
     """What the machines that boot from now on reach bucket and Compute Engine by."""
@@ -89,19 +97,50 @@ class Setting:
         serial = [f"--- {file.name}\n{file.read_text()[-6000:]}" for file in disks]
         return "\n".join([self.away.logs(), *serial])
 
-    def orphans(self) -> int:
-        """Return how many machines are left, or on their way."""
-        pending = [op for op in self.gce.world.operations.values() if op["status"] != "DONE"]
-        return len(self.gce.world.vms) + len(pending)
+    def orphans(self) -> list[str]:
+        """Return what is left that costs money, holds a secret or is on its way."""
+        world = self.gce.world
+        pending = [op for op in world.operations.values() if op["status"] != "DONE"]
+        return [
+            *(f"machine {name}" for _, name in world.vms),
+            *(f"disk {name}" for _, name in world.disks),
+            *(f"secret {name}" for name in self.gce.vault.secrets),
+            *(f"operation {op['operationType']}" for op in pending),
+        ]
 
-    def ledger_error_s(self, run_id: str) -> int:
-        """Return by how many seconds the run's ledger differs from what is charged."""
-        ledger = read_ledger(open_store(ROOT), run_id)
-        own = Counter({one.name: one.billed_s(0.0) for one in ledger.attempts if one.stays})
-        charged: Counter[str] = Counter()
-        for row in self.gce.bill():
-            charged[row["name"]] += row["billed_s"]
-        return sum(abs(own[name] - charged[name]) for name in own | charged)
+    def ledger_error_s(self, run_id: str) -> float:
+        """Return by how many seconds the run's ledger differs from the service's bill."""
+        return error_s(read_ledger(open_store(ROOT), run_id), self.gce.bill(), time.time())
+
+
+def error_s(ledger: Ledger, bill: list[dict[str, Any]], now: float) -> float:
+    """Return by how many seconds a ledger differs from a bill, stay by stay and in what is charged.
+
+    Args:
+        ledger: what a run keeps of its machines.
+        bill: a row for each stretch of time that a machine ran.
+        now: until when whatever has not ended counts (Unix seconds).
+    """
+    own: dict[str, list[Stretch]] = defaultdict(list)
+    theirs: dict[str, list[Stretch]] = defaultdict(list)
+    for one in ledger.attempts:
+        own[one.name] += [(stay.started, stay.ended or now) for stay in one.stays]
+    for row in sorted(bill, key=lambda row: row["started_ms"]):
+        ended = row["ended_ms"] / 1000 if row["ended_ms"] is not None else now
+        theirs[row["name"]].append((row["started_ms"] / 1000, ended))
+    charged = sum(row["billed_s"] for row in bill)
+    return abs(ledger.billed_s(now) - charged) + sum(
+        _apart_s(stay, other)
+        for name in own | theirs
+        for stay, other in zip_longest(own[name], theirs[name])
+    )
+
+
+def _apart_s(one: Stretch | None, other: Stretch | None) -> float:
+    if one is None or other is None:
+        began, ended = one or other or (0.0, 0.0)
+        return ended - began
+    return abs(one[0] - other[0]) + abs(one[1] - other[1])
 
 
 @contextmanager
@@ -124,9 +163,8 @@ def prefect_server(folder: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def cloud(folder: Path, settings: dict[str, str]) -> Iterator[Setting]:
-    """Run a bucket and a Compute Engine; no process of the body may reach anything else."""
+    """Run a bucket and a Compute Engine, and all that a life needs besides a Prefect server."""
     with (
-        only_loopback(),
         StorageServer() as bucket,
         pytest.MonkeyPatch.context() as patch,
     ):
@@ -134,6 +172,8 @@ def cloud(folder: Path, settings: dict[str, str]) -> Iterator[Setting]:
         patch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
         away = Away(folder, settings)
         away.root = ROOT
+        # Goes to each machine by way of Secret Manager; this server lets in whoever has any.
+        away.env["PREFECT_API_KEY"] = KEY
         vm = {
             "PATH": os.environ["PATH"],
             "OMP_NUM_THREADS": "1",
@@ -144,9 +184,9 @@ def cloud(folder: Path, settings: dict[str, str]) -> Iterator[Setting]:
         }
         # A second of a notice lasts a tenth of one here.
         with ComputeServer(folder / "gce", env=vm, timings=Timings(scale=0.1)) as gce:
-            away.env["SYMBIO_GCE_ENDPOINT"] = gce.url
+            away.env |= {"SYMBIO_GCE_ENDPOINT": gce.url, "SYMBIO_SECRETS_ENDPOINT": gce.url}
             with ExitStack() as wires:
-                setting = Setting(away, gce, bucket, wires)
+                setting = Setting(away, gce, bucket, Past(bucket.world), wires)
                 setting.connect()
                 yield setting
         assert gce.world.failures == []

@@ -10,6 +10,7 @@ import pytest
 from symbio_core import runner
 from symbio_core.config import PHASES, RunConfig
 from symbio_core.runner.accounts import read_ledger
+from tests.cloud.past import Past
 from tests.cloud.setting import CLOUD, ROOT, ZONES, Setting, calm, cloud, prefect_server
 from tests.conftest import tiny
 from tests.flows.away import difference, end, model_of, plainly, until
@@ -38,10 +39,12 @@ def test_a_run_lives_through_stockout_preemption_crash_and_the_death_of_its_pare
             turns = [setting.away.turns("far", phase) for phase in PHASES[:4]]
             assert all(taken >= due for taken, due in zip(turns, [1, 2, 2, 1], strict=True)), turns
             assert setting.gce.world.most_alive == 1, "never more than one machine"
-            assert setting.orphans() == 0
-            assert setting.ledger_error_s("far") == 0
+            assert setting.orphans() == []
+            assert setting.ledger_error_s("far") == 0.0
+            goes_on_where_it_was_saved(setting.past)
             cost = json.loads(far.store.read_file("report/final-report.json"))["cost"]
             ledger = read_ledger(far.store.store, "far")
+            assert all(one.is_over for one in ledger.attempts)
             assert cost["usd"] == ledger.usd(0.0) > 0.0
             assert [one["ended"] for one in cost["machines"]] == [a.why for a in ledger.attempts]
         except BaseException:
@@ -53,13 +56,37 @@ def live_and_be_tried(setting: Setting, config: RunConfig) -> None:
     away, gce = setting.away, setting.gce
     gce.fail("insert", "ZONE_RESOURCE_POOL_EXHAUSTED", zone=ZONES[0])
     with away.parent(config, "far") as parent:
-        until(lambda: away.mid_phase("far", "primordial"), 250)
-        zone, name = setting.machine()
-        assert zone == ZONES[1]
-        gce.world.preempt(zone, name)
-        until(lambda: away.mid_phase("far", "cambrian"), 250)
-        gce.world.crash(*setting.machine())
-        until(lambda: away.mid_phase("far", "oxidation"), 250)
+        mid_phase(setting, "primordial")
+        first = setting.machine()
+        assert first[0] == ZONES[1]
+        assert gce.vault.secrets, "what has to be gone at the end was there"
+        gce.world.preempt(*first)
+        mid_phase(setting, "cambrian")
+        second = setting.machine()
+        assert second[0] != first[0], "not again where it was taken back"
+        turn = away.told("far", "primordial", "turn")
+        assert turn is not None
+        assert turn["why"] == "its machine is lost: preempted"
+        gce.world.crash(*second)
+        mid_phase(setting, "oxidation")
         end(parent)
     with away.parent(config, "far") as parent:
         assert parent.wait(400) == 0
+
+
+def mid_phase(setting: Setting, phase: str) -> None:
+    """Wait until a phase is under way for the first time and has saved."""
+    until(lambda: setting.away.mid_phase("far", phase) and setting.past.saved(f"{phase}-1"), 250)
+
+
+def goes_on_where_it_was_saved(past: Past) -> None:
+    assert past.wrong() == []
+    preempted, *after_notice = past.starts["primordial-1"]
+    crashed, *after_crash = past.starts["cambrian-1"]
+    assert after_notice
+    assert after_crash
+    # It had notice: what it told last is saved, so the next start repeats none of that.
+    assert preempted.pulses[-1].state == "saved"
+    assert preempted.saved[-1] >= preempted.told[-1]
+    # It had none: whatever came after its last save in passing is lost, and trained again.
+    assert crashed.pulses[-1].state == "running"

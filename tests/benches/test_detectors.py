@@ -11,9 +11,16 @@ from rich.table import Table
 from symbio_core import benches
 from symbio_core.benches import detectors
 from symbio_core.benches.detectors.lives import Life, tiny, tried
-from symbio_core.benches.detectors.plants import GROWN, PLANTS, SHORT, one_generation
+from symbio_core.benches.detectors.plants import (
+    GROWN,
+    HEALTHY,
+    PLANTS,
+    SHORT,
+    WELL,
+    one_generation,
+)
 from symbio_core.benches.detectors.texts import LINES, ten_lines
-from symbio_core.config import RunConfig, changed
+from symbio_core.config import PHASES, RunConfig, changed
 from symbio_core.profiles import smoke
 from symbio_core.runner.run import cache_of
 from symbio_core.runner.workbench import Workbench
@@ -40,6 +47,22 @@ def test_a_planted_fault_is_seen_by_its_detector_and_by_no_other(
     for row in rows:
         assert detectors.fired_in(row) == {PLANTS[row["case"]].detector}
     assert found[1]["summary"]["min_planted_detected_frac"] == 1.0
+
+
+@pytest.mark.parametrize("case", [case for case in PLANTS if case not in CASES])
+def test_each_other_planted_fault_is_seen_by_its_detector(config: RunConfig, case: str) -> None:
+    assert PLANTS[case].detector in detectors.fired_in(detectors._lived((config, case)))
+
+
+def test_a_short_healthy_life_raises_no_alarm(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rungs = {"primordial": 6, "cambrian": 4, "oxidation": 4}
+    short = {f"phases.{name}.rung_steps": steps for name, steps in rungs.items()}
+    monkeypatch.setitem(HEALTHY, "short", WELL | short | {"budget.steps": 800})
+    row = detectors._lived((config, "short"))
+    assert [gate["phase"] for gate in row["gates"]] == list(PHASES)
+    assert detectors.fired_in(row) <= {detectors.PATIENCE}
 
 
 def test_the_same_life_without_its_fault_is_silent(config: RunConfig, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from symbio_core.errors import LeaseHeld
 from symbio_core.runner.accounts import read_ledger
 from symbio_core.storage import open_store
 from tests.cloud.compute_server import ComputeServer
-from tests.cloud.guard import only_loopback
 from tests.cloud.storage_server import StorageServer
 from tests.conftest import tiny
 
@@ -34,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[StorageServer]:
-    with only_loopback(), StorageServer() as server:
+    with StorageServer() as server:
         server.world.add_bucket("runs")
         yield server
 

@@ -13,19 +13,12 @@ from symbio_core.compute.gce import Provisioner
 from symbio_core.compute.machines import Order, machine_name
 from symbio_core.config import GceSettings
 from tests.cloud.compute_server import ComputeServer
-from tests.cloud.guard import only_loopback
 
 PROJECT = "my-project"
 ZONE = "us-central1-a"
 HASTY = Patience(
     pause_s=0.01, longest_pause_s=0.05, tries=5, poll_s=0.01, operation_s=20.0, request_s=10.0
 )
-
-
-@pytest.fixture(autouse=True)
-def loopback() -> Iterator[None]:
-    with only_loopback():
-        yield
 
 
 @pytest.fixture

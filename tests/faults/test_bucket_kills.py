@@ -18,7 +18,6 @@ from symbio_core.runner.verifying import differences
 from symbio_core.storage import gcs
 from symbio_core.streams import generator
 from tests.cloud.buckets import FAST
-from tests.cloud.guard import only_loopback
 from tests.cloud.storage_faults import Rule
 from tests.cloud.storage_server import StorageServer
 from tests.conftest import SAID
@@ -36,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StorageServer]:
     """A Cloud Storage that this process and those it starts find as a person's would be found."""
-    with only_loopback(), StorageServer() as running:
+    with StorageServer() as running:
         running.world.add_bucket("mine")
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
         monkeypatch.setenv("SYMBIO_CACHE", str(tmp_path / "cache"))

@@ -17,7 +17,6 @@ from symbio_core.report import FinalReport
 from symbio_core.runner.accounts import read_ledger
 from symbio_core.storage import gcs
 from tests.cloud.compute_server import ComputeServer
-from tests.cloud.guard import only_loopback
 from tests.cloud.plain_worker import python_for
 from tests.cloud.storage_server import StorageServer
 from tests.conftest import tiny
@@ -47,7 +46,7 @@ def test_a_run_ends_well_before_its_cap_with_its_costs_told_and_no_machine_left(
     tmp_path: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asyncio.run(deploy())
-    with only_loopback(), StorageServer() as bucket:
+    with StorageServer() as bucket:
         bucket.world.add_bucket("runs")
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
         monkeypatch.setattr(gcs._PACER, "interval_s", 0.0)

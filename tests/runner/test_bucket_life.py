@@ -20,7 +20,6 @@ from symbio_core.runner.exported import WEIGHTS
 from symbio_core.runner.places import cache_folder, work_folder
 from symbio_core.storage import gcs
 from tests.cloud.buckets import FAST
-from tests.cloud.guard import only_loopback
 from tests.cloud.storage_faults import Rule
 from tests.cloud.storage_server import StorageServer
 from tests.conftest import tiny
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StorageServer]:
     """A Cloud Storage that this process finds as a person's would be found."""
-    with only_loopback(), StorageServer() as running:
+    with StorageServer() as running:
         running.world.add_bucket("mine")
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
         monkeypatch.setenv("SYMBIO_CACHE", str(tmp_path / "cache"))

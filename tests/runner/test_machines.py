@@ -25,7 +25,6 @@ from symbio_core.runner.machines import RunMachine
 from symbio_core.storage import gcs
 from symbio_core.storage.post import Post, Turn
 from tests.cloud.compute_server import ComputeServer, Timings
-from tests.cloud.guard import only_loopback
 from tests.cloud.plain_worker import python_for
 from tests.cloud.storage_server import StorageServer
 from tests.cloud.wire import Wire
@@ -82,7 +81,7 @@ def place(tmp_path: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch) ->
     listener = tmp_path / "listener"
     listener.write_text(LISTENER, encoding="ascii")
     listener.chmod(0o755)
-    with only_loopback(), StorageServer() as bucket:
+    with StorageServer() as bucket:
         bucket.world.add_bucket("runs")
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
         monkeypatch.setattr(gcs._PACER, "interval_s", 0.0)

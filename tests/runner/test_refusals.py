@@ -23,7 +23,6 @@ from symbio_core.errors import (
     SymbioError,
     UnknownRun,
 )
-from tests.cloud.guard import only_loopback
 
 
 def refused(config: RunConfig, kind: type[SymbioError], run_id: str = "refused") -> str:
@@ -95,7 +94,7 @@ def test_a_bucket_without_credentials_is_refused(
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
-    with only_loopback(), pytest.raises(BucketRefused, match="gcloud auth application-default"):
+    with pytest.raises(BucketRefused, match="gcloud auth application-default"):
         runner.open_run(changed(tiny_config, {"storage.root": "gs://bucket/x"}), "refused")
 
 

@@ -11,19 +11,12 @@ import pytest
 
 from symbio_core.storage import ObjectStore, RunStore, open_store
 from tests.cloud.buckets import bucket_store
-from tests.cloud.guard import only_loopback
 from tests.cloud.storage_server import StorageServer
 
 KINDS = ("folder", "bucket")
 """Every kind of store has to pass the same tests; a new one joins here and in `new_store`."""
 OPERATIONS = ("open", "mkdir", "fsync", "link", "replace", "unlink")
 """Calls through which a store changes a disk."""
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _stays_here() -> Iterator[None]:
-    with only_loopback():
-        yield
 
 
 @pytest.fixture(scope="session")

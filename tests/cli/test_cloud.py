@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from symbio_core.storage import open_store
 from tests.cloud.compute_server import ComputeServer
 from tests.cloud.storage_server import StorageServer
 from tests.conftest import tiny
+from tests.waiting import until
 
 ROOT = "gs://runs/here"
 ON_GCE = {
@@ -68,13 +69,6 @@ def _listening_gcloud(folder: Path) -> Path:
 
 def symbio(*words: str, answer: str = "") -> Result:
     return CliRunner().invoke(app, ["cloud", *words], input=answer)
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.05)
 
 
 def test_a_machine_goes_up_is_seen_and_read_and_goes_down_with_its_costs(

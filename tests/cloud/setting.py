@@ -24,7 +24,8 @@ from tests.cloud.compute_server import ComputeServer, Timings
 from tests.cloud.past import Past
 from tests.cloud.storage_server import StorageServer
 from tests.cloud.wire import Wire
-from tests.flows.away import Away, until
+from tests.flows.away import Away
+from tests.waiting import until
 
 ROOT = "gs://runs/here"
 KEY = "pnu_correct-horse-battery"
@@ -156,7 +157,7 @@ def prefect_server(folder: Path) -> Iterator[dict[str, str]]:
     }
     away = Away(folder, settings)
     with away.child("server", "-m", "prefect", "server", "start", "--port", str(port)):
-        until(lambda: is_healthy(api_url), 180)
+        until(lambda: is_healthy(api_url))
         away.prepare()
         yield settings
 

@@ -13,12 +13,13 @@ from symbio_core.runner.accounts import read_ledger
 from tests.cloud.past import Past
 from tests.cloud.setting import CLOUD, ROOT, ZONES, Setting, calm, cloud, prefect_server
 from tests.conftest import tiny
-from tests.flows.away import difference, end, model_of, plainly, until
+from tests.flows.away import difference, end, model_of, plainly
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.server,
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
@@ -76,7 +77,7 @@ def live_and_be_tried(setting: Setting, config: RunConfig) -> None:
 
 def mid_phase(setting: Setting, phase: str) -> None:
     """Wait until a phase is under way for the first time and has saved."""
-    until(lambda: setting.away.mid_phase("far", phase) and setting.past.saved(f"{phase}-1"), 250)
+    until(lambda: setting.away.mid_phase("far", phase) and setting.past.saved(f"{phase}-1"))
 
 
 def goes_on_where_it_was_saved(past: Past) -> None:

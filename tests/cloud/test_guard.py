@@ -19,8 +19,9 @@ import pytest
 from symbio_core.compute.gce import Provisioner
 from symbio_core.config import GceSettings
 from tests.cloud.compute_server import ComputeServer
-from tests.compute.conftest import HASTY, order, until
+from tests.compute.conftest import HASTY, order
 from tests.loopback import guard
+from tests.waiting import until
 
 AWAY = ("192.0.2.1", 9)
 """An address that documents use and nobody has, and a name like it."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,11 +49,3 @@ def order(
         spot=spot,
         startup_script=script,
     )
-
-
-def until(holds: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """Wait until something holds; fail if it does not in time."""
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end, "it did not come to hold in time"
-        time.sleep(0.01)

@@ -19,7 +19,8 @@ from symbio_core.errors import NoCapacity
 from symbio_core.streams import generator
 from tests.cloud.compute_server import ComputeServer
 from tests.cloud.compute_world import Rejected
-from tests.compute.conftest import HASTY, until
+from tests.compute.conftest import HASTY
+from tests.waiting import until
 
 PASSING = (429, 503, "reset", "lost_reply")
 METHODS = ("insert", "delete", "get", "aggregatedList", "operation", "operations", "start", "stop")

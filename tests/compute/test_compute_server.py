@@ -18,7 +18,8 @@ from symbio_core.compute.machines import Machine
 from symbio_core.config import GceSettings
 from tests.cloud.compute_server import ComputeServer, control
 from tests.cloud.vm_process import MARK, living
-from tests.compute.conftest import HASTY, PROJECT, ZONE, order, until
+from tests.compute.conftest import HASTY, PROJECT, ZONE, order
+from tests.waiting import until
 
 WATCH = """
 url=$GCE_METADATA_HOST/computeMetadata/v1/instance/preempted

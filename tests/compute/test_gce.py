@@ -13,7 +13,8 @@ from symbio_core.compute.machines import label_value, machine_name, owned_by
 from symbio_core.config import GceSettings
 from symbio_core.errors import CloudRefused, ConfigError
 from tests.cloud.compute_server import ComputeServer
-from tests.compute.conftest import HASTY, PROJECT, ZONE, order, until
+from tests.compute.conftest import HASTY, PROJECT, ZONE, order
+from tests.waiting import until
 
 
 def resource(server: ComputeServer) -> dict[str, Any]:

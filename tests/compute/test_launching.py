@@ -16,7 +16,8 @@ from symbio_core.compute.machines import Machine, machine_name, reuse
 from symbio_core.config import GceSettings
 from symbio_core.errors import NoCapacity, PriceCapReached, PriceUnknown
 from tests.cloud.compute_server import ComputeServer
-from tests.compute.conftest import HASTY, order, until
+from tests.compute.conftest import HASTY, order
+from tests.waiting import until
 
 STOCKOUT = "ZONE_RESOURCE_POOL_EXHAUSTED"
 

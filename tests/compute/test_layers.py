@@ -13,7 +13,8 @@ from symbio_core.compute.launching import Launcher
 from symbio_core.compute.sweep import find_orphans, sweep
 from symbio_core.config import GceSettings
 from tests.cloud.compute_server import ComputeServer
-from tests.compute.conftest import HASTY, until
+from tests.compute.conftest import HASTY
+from tests.waiting import until
 
 DEAF = "trap '' TERM INT HUP; while :; do sleep 1; done"
 """A machine whose watchdog hangs: nothing on it ever ends it."""

@@ -8,8 +8,7 @@ import json
 import os
 import sys
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from symbio_core.runner.machines import STARTUP
 from tests.cloud.compute_server import ComputeServer
 from tests.cloud.storage_server import StorageServer
 from tests.compute.conftest import HASTY
+from tests.waiting import until
 
 SECRET = "pnu_correct-horse-battery"
 # Stands in the archive where the watchdog is: it leaves on the disk what it was started with.
@@ -107,13 +107,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
         with ComputeServer(tmp_path / "gce", env=env) as gce:
             yield Place(gce, bucket)
     assert gce.world.failures == []
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.05)
 
 
 def test_a_secret_reaches_the_worker_and_neither_metadata_nor_the_serial_port(

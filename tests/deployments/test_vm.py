@@ -7,8 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -28,6 +27,7 @@ from symbio_core.storage.lease import Holder, LeaseFile, lease_key
 from symbio_core.storage.machine_notes import MachineNote, is_over, read_note
 from tests.cloud.compute_server import ComputeServer, Timings
 from tests.compute.conftest import HASTY
+from tests.waiting import until
 
 WATCH = """
 import sys
@@ -163,13 +163,6 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
     with ComputeServer(tmp_path / "gce", env=env, timings=Timings(scale=0.1)) as server:
         yield Guarded(server, tmp_path / "storage")
     assert server.world.failures == []
-
-
-def until(holds: Callable[[], object], seconds: float = 40.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.05)
 
 
 def ending(guarded: Guarded) -> str:

@@ -8,8 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -176,12 +175,4 @@ def session(leader: int) -> list[int]:
                 continue
             if int(fields[3]) == leader and fields[0] != "Z":
                 found.append(int(entry.name))
-    return found
-
-
-def until(condition: Callable[[], Any], seconds: float = 100.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
     return found

@@ -12,7 +12,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 from symbio_core import runner
 from symbio_core.config import PHASES, RunConfig, changed
 from tests.conftest import tiny
-from tests.flows.away import Away, end, model_of, plainly, until
+from tests.flows.away import Away, end, model_of, plainly
+from tests.waiting import until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 CALM = {"without": ["search", "final"], "budget.steps": 2500, "storage.save_every": 40}

@@ -14,6 +14,7 @@ from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Running
+from tests.cloud.guard import only_loopback
 
 from deployments.surroundings import PROJECT
 from flows.autonomous import symbio
@@ -26,7 +27,6 @@ from symbio_core.storage.post import Post
 from tasks import elsewhere
 from tasks.machines import _machines
 from tests.cloud.compute_server import ComputeServer
-from tests.cloud.guard import only_loopback
 from tests.cloud.storage_server import StorageServer
 from tests.conftest import tiny
 from tests.flows.away import deploy
@@ -56,7 +56,7 @@ from deployments.vm import watchdog
 watchdog.WORKER = ["sleep", "600"]
 sys.exit(watchdog.main())
 """
-pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

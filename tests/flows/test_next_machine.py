@@ -21,7 +21,7 @@ from tests.cloud.past import Past
 from tests.cloud.plain_worker import python_for
 from tests.cloud.storage_server import StorageServer
 from tests.conftest import tiny
-from tests.flows.away import until
+from tests.waiting import until
 
 ZONES = ("us-central1-a", "us-central1-b")
 FAR: dict[str, Any] = {
@@ -40,7 +40,7 @@ FAR: dict[str, Any] = {
     "compute.elsewhere.prefect_api_url": "http://127.0.0.1:9/api",
 }
 PHASE = "abiogenesis-1"
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 async def deploy() -> None:
@@ -55,7 +55,7 @@ def crash_once(gce: ComputeServer, past: Past) -> list[str]:
     zones = []
     try:
         for turn in (1, 2):
-            until(lambda turn=turn: past.turn(PHASE) == turn and past.saved(PHASE), 250)
+            until(lambda turn=turn: past.turn(PHASE) == turn and past.saved(PHASE))
             [(zone, name)] = gce.world.vms
             zones.append(zone)
             if turn == 1:

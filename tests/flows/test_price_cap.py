@@ -39,7 +39,7 @@ DEAR: dict[str, Any] = {
     "compute.elsewhere.poll_s": 0.3,
     "compute.elsewhere.prefect_api_url": "http://127.0.0.1:9/api",
 }
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_a_run_ends_well_before_its_cap_with_its_costs_told_and_no_machine_left(

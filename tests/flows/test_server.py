@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 from deployments.surroundings import PROJECT
 from symbio_core.config import changed
 from symbio_core.profiles import profile
+from tests.waiting import until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -82,14 +82,6 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         server.process.send_signal(signal.SIGINT)
         server.process.communicate(timeout=60)
         server.api.close()
-
-
-def until(condition: Callable[[], Any], seconds: float = 200.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.5)
-    return found
 
 
 def ended(run: dict[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from symbio_core.runner.living import judge
 from symbio_core.storage.machine_notes import is_over, read_note
 from symbio_core.storage.post import Post, Turn
 from tests.conftest import tiny
+from tests.waiting import until
 
 QUICK = {
     "without": ["search", "final"],
@@ -56,13 +57,6 @@ def live_phase(run: Run, plan: PhasePlan, turn: int = 1) -> None:
     with sit(run.config.storage.root, run.run_id, plan, turn) as away:
         away.train(plan)
         away.write_battery(plan)
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.01)
 
 
 def test_the_parent_enters_what_a_phase_elsewhere_found_and_goes_on(run: Run) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ import pytest
 from symbio_core.errors import BucketUnreachable, LeaseHeld, LeaseLost, SwapLost
 from symbio_core.storage import FolderStore, Lease, ObjectStore, RunStore, lease_of
 from symbio_core.storage.lease import LeaseFile, this_process
+from tests.waiting import until
 
 HOUSE = Path(__file__).parents[2]
 WEIGHTS = {"w": np.arange(4.0)}
@@ -86,13 +86,6 @@ def processes(home: Path, count: int) -> Iterator[list[subprocess.Popen[str]]]:
 def line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
-
-
-def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def held_elsewhere(store: ObjectStore, run_id: str, **changes: Any) -> LeaseFile:

@@ -191,14 +191,15 @@ class _Survey:
                 users[part.sha256] = (*users.get(part.sha256, ()), manifest.id)
                 sizes[part.sha256] = part.size
         names = {*users, *checkpoints.blobs.names()}
-        for sha256 in sorted(names, key=lambda n: (self._haste(users.get(n, ())), sizes.get(n, 0))):
+        order = {n: (self._is_late(users.get(n, ())), sizes.get(n, 0), n) for n in names}
+        for sha256 in sorted(names, key=order.__getitem__):
             name = f"checkpoints/blobs/{sha256}"
             why = self._wrong_content(name, sha256, sizes.get(sha256))
             health: Health | None = None if sha256 in users else "unreferenced"
             self._add(name, why, remedy, users.get(sha256, ()), health)
 
-    def _haste(self, users: tuple[str, ...]) -> bool:
-        """Return the place in the order of comparing: first what the run goes on from."""
+    def _is_late(self, users: tuple[str, ...]) -> bool:
+        """Say whether a blob is compared after those that the run goes on from."""
         uses = {use for checkpoint in users for use in self.needed.get(checkpoint, ())}
         return not uses & {"best", "line"} and self.newest not in users
 

@@ -102,9 +102,9 @@ def told(run: Run, **changes: Any) -> None:
 def test_what_a_run_names_is_kept_and_what_nothing_names_goes_with_its_blobs(root: Path) -> None:
     run = runner.reopen(str(root), "one")
     run.claim()
-    nobodys, asleep, known, best, line, last = (saved(run, 900 + n, 9.0) for n in range(6))
-    named = {"dormant": (asleep,), "known": {known.id: known}, "best": best, "line": line.id}
-    told(run, **named)
+    nobodys, asleep, known, best, text, line, last = (saved(run, 900 + n, 9.0) for n in range(7))
+    named = {"dormant": (asleep,), "known": {known.id: known}, "best": best, "best_text": text}
+    told(run, **named, line=line.id)
     blobs = root / "runs/one/checkpoints/blobs"
     gone = run.store.checkpoints.load(nobodys.id).manifest.parts["member"].sha256
     assert (blobs / gone).exists()
@@ -118,6 +118,7 @@ def test_what_a_run_names_is_kept_and_what_nothing_names_goes_with_its_blobs(roo
         asleep.id: ("dormant",),
         known.id: (f"end of {known.phase}",),
         best.id: ("best",),
+        text.id: ("best text",),
         line.id: ("line",),
     }
     there = {manifest.id for manifest in run.store.checkpoints.manifests()}
@@ -246,9 +247,13 @@ def test_of_a_large_run_what_it_goes_on_from_is_compared_first_and_the_rest_is_t
     line = saved(run, 901, 9.0)
     run.release()
     store = run.store.checkpoints
+    assert run.state.best is not None
     unneeded, needed = (store.load(r.id).manifest.parts["member"] for r in (other, line))
     monkeypatch.setattr("symbio_core.storage.fsck.SMALL_BYTES", 100_000)
-    monkeypatch.setattr("symbio_core.runner.keeping.QUICK_BYTES", needed.size)
+    first = [store.load(one) for one in {line.id, run.state.best.id, run.state.line} if one]
+    sizes = {p.sha256: p.size for each in first for p in each.manifest.parts.values()}
+    quick = sum(size for size in sizes.values() if size > 100_000)
+    monkeypatch.setattr("symbio_core.runner.keeping.QUICK_BYTES", quick)
     for part in (unneeded, needed):
         flip(root / "runs/one/checkpoints/blobs" / part.sha256)
     code, told = invoke("status", "one", "--storage", str(root))

@@ -350,6 +350,7 @@ def test_a_holder_replaced_before_any_step_of_its_write_moves_nothing_afterwards
         except (LeaseLost, SwapLost) as error:
             lost = error
         if slowed.calls < step:
+            old.release()
             assert lost is None
             assert step > 2
             return
@@ -369,6 +370,7 @@ def test_a_holder_replaced_before_any_step_of_its_write_moves_nothing_afterwards
         newest = seen.checkpoints.newest_whole().manifest
         assert newest is not None
         assert newest.step == 1, "also where the newest is damaged"
+        new.release()
     raise AssertionError("a write without end")
 
 
@@ -399,9 +401,11 @@ def test_a_holder_replaced_before_its_first_write_begins_nothing(
             assert new.files_listed() == {}
             new.refuse_if_journal_is_gone()
             new.write_state({"n": 3})
+            new.release()
         else:
             assert slowed.calls < step, "somebody took over in the midst of a write"
             assert step > 2
+            old.release()
             return
     raise AssertionError("a write without end")
 

@@ -28,8 +28,6 @@ SEED, KILLS = 7, 3
 ROOT, RUN = "gs://mine/runs", "far"
 FAULTS = ("503", "429", "reset_before", "reset_mid", "lost_reply", "truncate", "corrupt_down")
 PATIENCE_S = 600.0
-# The client drops the connection of a download that was answered by an error.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 
 @pytest.fixture

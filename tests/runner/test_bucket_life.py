@@ -24,9 +24,6 @@ from tests.cloud.storage_faults import Rule
 from tests.cloud.storage_server import StorageServer
 from tests.conftest import tiny
 
-# The client drops the connection of a download that was answered by an error.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StorageServer]:

@@ -39,10 +39,6 @@ LARGE = bytes(range(256)) * (9 * 4096)
 EITHER = pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
 
 
-# The client drops the connection of a download that was answered by an error.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
 @pytest.fixture
 def server() -> Iterator[StorageServer]:
     with StorageServer() as running:

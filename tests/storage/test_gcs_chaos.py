@@ -41,8 +41,6 @@ FAULTS = (
     Rule("corrupt_down", probability=0.01),
     Rule("stall:0.01", probability=0.03),
 )
-# The client drops the connection of a download that was answered by an error.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 injected: Counter[int] = Counter()
 
 

@@ -22,8 +22,6 @@ NAMES = {
     "b.txt": "Second.\n\nText.", "a.md": "First.", "a/b.txt": "Below.", "a-b.TXT": "Dash.",
     "a/.hidden.txt": "No.", ".no/x.txt": "No.", "notes.pdf": "No.", "ü b.txt": "Umlaut.",
 }  # fmt: skip
-# The client drops the connection of a download that was answered by an error.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from symbio_core.storage.checkpoints import Manifest
+from symbio_core.storage.checkpoints import Manifest, Pointer
 from symbio_core.storage.post import Pulse
 from tests.cloud.storage_world import Stored, World
 
 PULSE = re.compile(r".*/elsewhere/(?P<phase>[^/]+)/pulse\.json")
 MANIFEST = re.compile(r".*/checkpoints/manifests/[^/]+\.json")
+LATEST = re.compile(r".*/checkpoints/LATEST")
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Past:
 
     def __init__(self, world: World) -> None:
         self.starts: dict[str, list[Start]] = defaultdict(list)
+        self._written: dict[str, Manifest] = {}
+        """Those that LATEST has not named yet: nobody goes on from them."""
         world.seen = self.see
 
     def see(self, stored: Stored) -> None:
@@ -41,7 +44,12 @@ class Past:
         if found := PULSE.fullmatch(stored.name):
             self._hear(found["phase"], Pulse.model_validate_json(stored.data))
         elif MANIFEST.fullmatch(stored.name):
-            self._keep(Manifest.model_validate_json(stored.data))
+            manifest = Manifest.model_validate_json(stored.data)
+            self._written[manifest.id] = manifest
+        elif LATEST.fullmatch(stored.name):
+            named = Pointer.model_validate_json(stored.data).id
+            if named in self._written:
+                self._keep(self._written.pop(named))
 
     def _hear(self, phase: str, pulse: Pulse) -> None:
         starts = self.starts[phase]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 
 import pytest
 
-from symbio_core.storage.checkpoints import Manifest
+from symbio_core.storage.checkpoints import Manifest, Pointer
 from symbio_core.storage.post import Pulse
 from tests.cloud.past import Past
 from tests.cloud.storage_world import World
 
 Told = tuple[int, int]
 """A turn and a step."""
+ORDERS = count()
 
 
 def pulse(world: World, turn: int, step: int) -> None:
@@ -21,10 +23,22 @@ def pulse(world: World, turn: int, step: int) -> None:
 
 
 def save(world: World, step: int, kind: str = "step", phase: str = "cambrian") -> None:
+    name(world, write(world, step, kind, phase))
+
+
+def write(world: World, step: int, kind: str = "step", phase: str = "cambrian") -> Manifest:
+    """Write a manifest, which is no save until it is named."""
+    order = next(ORDERS)
     meta = {"phase": phase, "attempt": 1}
-    manifest = Manifest(run_id="far", step=step, kind=kind, order=0, parts={}, meta=meta)
-    name = f"here/runs/far/checkpoints/manifests/{manifest.id}.json"
-    world.put("runs", {}, {"name": name}, manifest.data)
+    manifest = Manifest(run_id="far", step=step, kind=kind, order=order, parts={}, meta=meta)
+    at = f"here/runs/far/checkpoints/manifests/{manifest.id}.json"
+    world.put("runs", {}, {"name": at}, manifest.data)
+    return manifest
+
+
+def name(world: World, manifest: Manifest) -> None:
+    data = Pointer(id=manifest.id, order=manifest.order).sealed.model_dump_json().encode()
+    world.put("runs", {}, {"name": "here/runs/far/checkpoints/LATEST"}, data)
 
 
 @pytest.fixture
@@ -69,3 +83,17 @@ def test_a_start_that_trains_again_what_was_saved_is_seen(
     save(world, saved)
     [wrong] = past.wrong()
     assert wrong.startswith("cambrian-1, turn 2: step 200 was saved")
+
+
+def test_what_was_written_and_not_named_is_nothing_to_go_on_from(world: World) -> None:
+    past = Past(world)
+    pulse(world, 1, 20)
+    save(world, 20)
+    write(world, 40)
+    pulse(world, 2, 21)
+    save(world, 40)
+    assert past.wrong() == []
+    again = write(world, 60)
+    name(world, again)
+    name(world, again)  # Whoever takes the run over names it once more.
+    assert past.saved("cambrian-1") == [40, 60]

@@ -18,7 +18,6 @@ from symbio_core.errors import ConfigError, UnknownRun
 from symbio_core.profiles import demo, l4
 from symbio_core.records import MachineCost
 from symbio_core.runner.estimating import estimate_run
-from tests.cloud.guard import only_loopback
 from tests.cloud.storage_server import StorageServer
 from tests.conftest import tiny
 from tests.runner.test_turns import phase
@@ -144,7 +143,7 @@ def test_what_ran_on_no_cloud_machine_says_nothing_of_one(finished: RunConfig) -
 
 
 def test_a_storage_out_of_reach_leaves_an_assumption_that_says_so() -> None:
-    with only_loopback(), StorageServer() as bucket, pytest.MonkeyPatch.context() as patch:
+    with StorageServer() as bucket, pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
         found = estimate_run(changed(l4(), {"storage.root": "gs://nowhere/runs"}))
     assert not found.speed.is_measured

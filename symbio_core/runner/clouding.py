@@ -104,11 +104,6 @@ def read_serial(config: RunConfig, machine: Machine, start: int) -> tuple[str, i
     return _provisioner(config).serial(machine, start)
 
 
-def remove(config: RunConfig, machine: Machine) -> None:
-    """Delete a machine and its disk."""
-    _provisioner(config).delete(machine)
-
-
 def ssh_command(config: RunConfig, machine: Machine) -> list[str]:
     """Return the words that open a shell on a machine: by IAP, unless it has a public address."""
     gce = config.compute.gce

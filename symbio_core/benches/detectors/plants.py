@@ -25,7 +25,7 @@ SHORT = {
 """Generations of four candidates that train 8 steps, and the best of them 16."""
 GROWN = 200
 """Steps that the main line has learned before anything is planted."""
-BY_HEART, FEW, FADING = 200, 32, 8.0
+BY_HEART, FEW, FADING = 200, 24, 8.0
 """Steps in which a point is learned by heart, batches that it is learned from, and the weight decay
 meanwhile."""
 RELATED = ("silu(x)", "relu(x)", "relu(x)²", "gelu(x)+0.01·x")
@@ -101,10 +101,11 @@ def trap(config: RunConfig, folder: Path) -> Life:
     """Freeze the consensus at a point that was learned by heart, and pull members to it.
 
     They train hotly, so that they have learned more than can be seen before their learning rate
-    falls: the point looks better at the time of the pull, and is thus accepted.
+    falls: the point looks better at the time of the pull, and is thus accepted. Cooler, the pull
+    would be refused; shorter, the members would not get past the point in the end.
     """
     changes = {
-        "phases.cambrian.rung_steps": 120, "phases.cambrian.population": 2,
+        "phases.cambrian.rung_steps": 150, "phases.cambrian.population": 2,
         "phases.cambrian.coupling": 0.0,
         "phases.cambrian.fusion.base": 0.5, "phases.cambrian.fusion.max": 0.5,
         "phases.cambrian.fusion.consensus_rate": 0.0,
@@ -119,7 +120,7 @@ def trap(config: RunConfig, folder: Path) -> Life:
 
     life = Life(tiny(config, SHORT | changes), folder)
     life.phase("abiogenesis", 150)
-    one_generation(life, gather, after=0, lr_scale=14.0)
+    one_generation(life, gather, after=0, lr_scale=18.0)
     return life
 
 

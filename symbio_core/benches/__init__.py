@@ -47,6 +47,9 @@ class Bench:
 
 BENCHES = {
     "ablation": Bench("what each mechanism contributes at equal budget", ablation.measure),
+    "ablation-planted": Bench(
+        "the same where there is a better function to find", ablation.measure_planted
+    ),
     "battery": Bench("order, intervals and false alarms of the text gates", battery.measure),
     "checkpoint": Bench(
         "how long training stands still for saves, and how fast they are", checkpoint.measure

@@ -4,6 +4,13 @@ Every mechanism is lived with and without, on the same seeds: same initial weigh
 budget. One that the settings have switched on is switched off in its arm; one that they have
 switched off is switched on instead, and the table says so. A mechanism that works inside another
 is compared where that one works.
+
+A mechanism came into play where the two lives of a pair went different ways: other functions tried
+or dropped, other plans, other decisions, other weights shipped. One that never did has shown
+nothing, and one that did and changed no loss has shown that here nothing hung on it.
+
+`measure_planted` asks the same where there is something to find: on the text and from the first
+function of the planted winner.
 """
 
 from __future__ import annotations
@@ -16,10 +23,11 @@ import numpy as np
 from rich.table import Table
 
 from symbio_core import lifecycle, runner
-from symbio_core.benches import arms
+from symbio_core.benches import arms, planted_winner
 from symbio_core.benches.arms import Say
 from symbio_core.config import MECHANISMS, Mechanism, RunConfig, changed
 from symbio_core.monitors import t_interval
+from symbio_core.runner.run import FIRST_FUNCTION, Run
 
 NEEDS: dict[Mechanism, Mechanism] = {
     "immigrants": "search",
@@ -98,6 +106,9 @@ def measure(
     jobs: int,
     say: Say,
     mechanisms: Sequence[Mechanism] = MECHANISMS,
+    *,
+    name: str = "ablation",
+    formula: str = FIRST_FUNCTION,
 ) -> tuple[Table, dict[str, Any]]:
     """Live whole lives with and without each mechanism and compare them seed by seed.
 
@@ -107,6 +118,8 @@ def measure(
         jobs: lives at once, one CPU thread each where there is more than one.
         say: takes a line of progress.
         mechanisms: what is looked at.
+        name: what the data says that it is.
+        formula: function that every life begins with.
 
     Raises:
         BudgetTooSmall: with a mechanism that is off in the settings a generation costs more.
@@ -126,16 +139,36 @@ def measure(
         lifecycle.check_budget(one)  # refused now, not after an hour of other lives
     if jobs > 1:
         arms.prepare_tokens(arms.seeded(config, seeds))
-    lives = arms.told(arms.each(_live, configs, jobs), _line, say)
-    data = arms.heading("ablation", config, jobs) | {"lives": lives}
+    works = [(one, formula) for one in configs]
+    lives = arms.told(arms.each(_live, works, jobs), _line, say)
+    data = arms.heading(name, config, jobs) | {"first": formula, "lives": lives}
     data["mechanisms"] = [_effect(pair, base, lives) for pair in pairs]
     data["summary"] = _summary(data["mechanisms"], lives, base)
     return _table(data), data
 
 
-def _live(config: RunConfig) -> Arm:
+def measure_planted(
+    config: RunConfig, seeds: int, jobs: int, say: Say
+) -> tuple[Table, dict[str, Any]]:
+    """Ask the same of lives on the planted task, where ReLU² is better than what they begin with.
+
+    Args:
+        config: as in `measure`; the corpus and the first function are those of the task.
+        seeds: repetitions.
+        jobs: lives at once.
+        say: takes a line of progress.
+
+    Raises:
+        BudgetTooSmall: as in `measure`.
+    """
+    config, first = planted_winner.task(config), planted_winner.FIRST
+    return measure(config, seeds, jobs, say, name="ablation-planted", formula=first)
+
+
+def _live(work: tuple[RunConfig, str]) -> Arm:
+    config, formula = work
     name = f"ablation-{runner.new_name(config)}-s{config.seed}"
-    run = runner.open_run(config, name)
+    run = runner.open_run(config, name, formula=formula)
     clock = arms.clock_of(run.bench)
     began = clock()
     report = runner.live(run)
@@ -155,8 +188,34 @@ def _live(config: RunConfig) -> Arm:
         "formula": report.shipped.formula,
         "steps": run.state.steps_spent,
         "line_steps": sum(a.outcome.line_steps for a in run.attempts),
+        "generations": len(run.generations),
+        "way": [*way(run), f"ships {report.shipped.id} {report.shipped.serves}"],
         "seconds": seconds,
     }
+
+
+def way(run: Run) -> list[str]:
+    """Return which way a life went, a line a step of it, without any measured number.
+
+    Two lives of one seed that differ in no line have tried the same functions, let the same ones
+    go, changed the same settings and decided alike.
+    """
+    lines: list[str] = []
+    for attempt in run.attempts:
+        plan, outcome = attempt.plan, attempt.outcome
+        changed_by = ", ".join(f"{k}={v}" for k, v in sorted(plan.adaptation.model_dump().items()))
+        lines.append(f"{plan.phase} {plan.attempt}: lr × {plan.lr_scale:g}, {changed_by}")
+        for generation in outcome.generations:
+            tried = ", ".join(
+                f"{m.candidate.formula} to rung {m.rung + 1}" for m in generation.members
+            )
+            fused = f"{generation.fusions_accepted} fused, {generation.fusions_refused} refused"
+            lines.append(f"{plan.phase}: {tried} → {generation.winner}; {fused}")
+        lines += [
+            f"{plan.phase}: answers {response.verdict.name}" for response in outcome.responses
+        ]
+        lines.append(f"{plan.phase}: {attempt.decision.kind}, on with {outcome.end.formula}")
+    return lines
 
 
 def _line(arm: Arm) -> str:
@@ -176,6 +235,7 @@ def _effect(pair: Comparison, base: Life, lives: Sequence[Arm]) -> dict[str, Any
         "off": list(pair.off),
         "rungs": pair.rungs,
         "is_on_in_settings": pair.mechanism not in base[0],
+        "parted": sum(a["way"] != b["way"] for a, b in zip(on, off, strict=True)),
         "note": pair.note,
     }
     for split in ("val", "confirm"):
@@ -200,6 +260,8 @@ def _summary(
             summary |= _in_keys(f"{prefix}_without_{effect['mechanism']}", values)
     own = [life["val_bpb"] for life in _of(lives, base)]
     summary["baseline_bpb"] = float(np.mean(own))
+    summary["generations"] = float(np.mean([life["generations"] for life in _of(lives, base)]))
+    summary |= {f"parted_by_{effect['mechanism']}": float(effect["parted"]) for effect in effects}
     summary["seconds_per_life"] = float(np.mean([life["seconds"] for life in lives]))
     summary["lives"] = float(len(lives))
     return summary
@@ -214,7 +276,9 @@ def _in_keys(key: str, values: Sequence[float]) -> dict[str, float]:
 
 def _table(data: dict[str, Any]) -> Table:
     summary = data["summary"]
-    table = Table("without", "Δ bits/byte", "95% interval", "reading", "pair", box=None)
+    table = Table(
+        "without", "Δ bits/byte", "95% interval", "came into play", "reading", "pair", box=None
+    )
     for effect in data["mechanisms"]:
         key = f"delta_bpb_without_{effect['mechanism']}"
         low, high = summary.get(f"{key}_ci_low"), summary.get(f"{key}_ci_high")
@@ -223,19 +287,30 @@ def _table(data: dict[str, Any]) -> Table:
             effect["mechanism"],
             f"{summary[key]:+.4f}",
             span,
-            reading(effect["delta_val_bpb"], low, high),
+            f"{effect['parted']} of {len(effect['delta_val_bpb'])}",
+            reading(effect["delta_val_bpb"], low, high, parted=effect["parted"]),
             effect["note"] or "on in the settings, switched off here",
         )
     table.add_section()
-    table.add_row("baseline", f"{summary['baseline_bpb']:.4f}", "", data["model"], "")
-    table.add_row("seconds a life", f"{summary['seconds_per_life']:.0f}", "", "", "")
+    table.add_row("baseline", f"{summary['baseline_bpb']:.4f}", "", "", data["model"], "")
+    table.add_row("generations a life", f"{summary['generations']:.1f}", "", "", "", "")
+    table.add_row("seconds a life", f"{summary['seconds_per_life']:.0f}", "", "", "", "")
     return table
 
 
-def reading(differences: Sequence[float], low: float | None, high: float | None) -> str:
-    """Return what the differences of a mechanism amount to, in a few words."""
+def reading(
+    differences: Sequence[float], low: float | None, high: float | None, *, parted: int
+) -> str:
+    """Return what the differences of a mechanism amount to, in a few words.
+
+    Args:
+        differences: loss without it minus with it, one a seed (bits a byte).
+        low: lower end of the interval of their mean; None with a single seed.
+        high: upper end.
+        parted: pairs of lives that went different ways.
+    """
     if not any(differences):
-        return "never came into play"
+        return "nothing hung on it" if parted else "never came into play"
     if low is None or high is None:
         return "one seed tells nothing"
     if low > 0.0:

@@ -85,9 +85,7 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
         ConfigError: the search or the final is switched off.
     """
     arms.check_searches(config, "the planted winner")
-    config = arms.unhurried(config, jobs)
-    task = {"data.corpus": str(_written(config)), "data.tokenizer": "char", "data.format": "plain"}
-    config = changed(config, task | arms.SMALL_BATTERY)
+    config = task(changed(arms.unhurried(config, jobs), arms.SMALL_BATTERY))
     found = arms.told(arms.each(_search, arms.seeded(config, seeds), jobs), _line, say)
     ends = [one.line for one in found] + [one.after for one in found]
     formulas = list(dict.fromkeys([FIRST, PLANTED, *OTHERS, *ends]))
@@ -101,6 +99,14 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
     }
     data["summary"] = _summary(data, truths)
     return _table(data, truths), data
+
+
+def task(config: RunConfig) -> RunConfig:
+    """Return the settings on the bench's own text, which is written where token files lie."""
+    return changed(
+        config,
+        {"data.corpus": str(_written(config)), "data.tokenizer": "char", "data.format": "plain"},
+    )
 
 
 def truth_steps(config: RunConfig) -> int:

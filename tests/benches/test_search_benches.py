@@ -273,19 +273,48 @@ def test_an_ablation_says_what_was_switched_on_instead(ablated: dict[str, Any]) 
 
 
 @pytest.mark.parametrize(
-    ("differences", "interval", "words"),
+    ("differences", "interval", "parted", "words"),
     [
-        ([0.0, 0.0], (0.0, 0.0), "never came into play"),
-        ([0.1], (None, None), "one seed tells nothing"),
-        ([0.1, 0.2], (0.05, 0.25), "helps"),
-        ([-0.1, -0.2], (-0.25, -0.05), "harms"),
-        ([-0.1, 0.2], (-0.5, 0.6), "not sure"),
+        ([0.0, 0.0], (0.0, 0.0), 0, "never came into play"),
+        ([0.0, 0.0], (0.0, 0.0), 1, "nothing hung on it"),
+        ([0.1], (None, None), 1, "one seed tells nothing"),
+        ([0.1, 0.2], (0.05, 0.25), 2, "helps"),
+        ([-0.1, -0.2], (-0.25, -0.05), 2, "harms"),
+        ([-0.1, 0.2], (-0.5, 0.6), 2, "not sure"),
     ],
 )
 def test_a_difference_is_read_with_its_interval(
-    differences: list[float], interval: tuple[float | None, float | None], words: str
+    differences: list[float], interval: tuple[float | None, float | None], parted: int, words: str
 ) -> None:
-    assert ablation.reading(differences, *interval) == words
+    assert ablation.reading(differences, *interval, parted=parted) == words
+
+
+def test_a_mechanism_came_into_play_where_lives_went_different_ways(
+    ablated: dict[str, Any],
+) -> None:
+    ways = {(life["seed"], tuple(life["without"])): life["way"] for life in ablated["lives"]}
+    for effect in ablated["mechanisms"]:
+        on, off = tuple(effect["on"]), tuple(effect["off"])
+        assert effect["parted"] == sum(ways[seed, on] != ways[seed, off] for seed in (1, 2))
+    parted = {effect["mechanism"]: effect["parted"] for effect in ablated["mechanisms"]}
+    assert parted["search"] == 2, "one of the two tried functions, the other none"
+    way = ways[1, ("averaging",)]
+    assert any("gelu(x)" in line and "→" in line for line in way)
+    assert way[-1].endswith("live"), "nothing was averaged"
+
+
+def test_an_ablation_where_there_is_something_to_find_begins_with_the_bad_function(
+    short: RunConfig,
+) -> None:
+    config = changed(short, {"gates.n_prompts": 4, "budget.steps": 700})
+    found = ablation.measure(
+        planted_winner.task(config), 1, 1, silent, ("final",), formula=planted_winner.FIRST
+    )[1]
+    assert found["first"] == "sigmoid(x)"
+    assert found["config"]["data"]["corpus"] == "pairs.txt"
+    (life, _) = found["lives"]
+    assert life["way"][0].startswith("abiogenesis 1: lr × 1")
+    assert "on with sigmoid(x)" in life["way"][1]
 
 
 def test_a_budget_that_one_arm_cannot_live_on_is_refused_at_once(short: RunConfig) -> None:

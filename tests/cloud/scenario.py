@@ -21,13 +21,12 @@ from typing import Any
 from symbio_core import runner
 from symbio_core.config import RunConfig
 from symbio_core.runner import Run
-from symbio_core.runner.living import judge
 from symbio_core.storage import open_store
 from symbio_core.streams import generator
 from tests.cloud.compute_world import Fault
 from tests.cloud.setting import CLOUD, ROOT, ZONES, Setting, calm, cloud, prefect_server
 from tests.conftest import tiny, tiny_text
-from tests.flows.away import difference, end, model_of, plainly, session
+from tests.flows.away import difference, end, live_here_until, model_of, plainly, session
 from tests.loopback import guard
 
 RUN = "far"
@@ -57,7 +56,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Lived:
-    """Four phases lived in peace, and all six."""
+    """The phases before those that are tried, lived in peace, and all six."""
 
     half: Run
     whole: Run
@@ -155,7 +154,7 @@ def run_scenario(
     during = [str(name) for name in rng.permutation(list(DURING))[: rng.integers(1, 3)]]
     with cloud(folder, settings) as setting:
         try:
-            config = _copied(lived.half)
+            config = copied(lived.half)
             planted = {name: BEFORE[name](setting) for name in before}
             counts = {name: fault.count for name, fault in planted.items()}
             try:
@@ -211,7 +210,7 @@ def _check(setting: Setting, result: Result, whole: Run) -> None:
     assert model_of(far) == model_of(whole), "the model differs from a calm life's"
 
 
-def _copied(lived: Run) -> RunConfig:
+def copied(lived: Run) -> RunConfig:
     """Copy the life so far into the bucket, as if it had been lived from there."""
     bucket, source = open_store(ROOT), lived.store.store
     for key in source.keys(f"runs/{RUN}/"):
@@ -222,21 +221,16 @@ def _copied(lived: Run) -> RunConfig:
     return runner.reopen(ROOT, RUN).config
 
 
-def live_half(folder: Path) -> Lived:
-    """Live the first four phases on this machine, and the whole of it beside, for comparison."""
+def live_half(folder: Path, until: str = PHASES[0]) -> Lived:
+    """Live the phases before ``until`` on this machine, and all beside, for comparison."""
     corpus = folder / "corpus.txt"
     corpus.write_text(tiny_text(), encoding="utf-8")
     whole = runner.begin(calm(tiny(corpus, folder / "whole")), RUN)
     runner.live(whole)
     # Opened under the settings of the cloud, which the journal keeps, and lived here so far.
     here = {"storage.root": str(folder / "half")}
-    half = runner.begin(calm(tiny(corpus, folder / "half"), **CLOUD | here), RUN)
-    while (plan := half.plan_next()) is not None and plan.phase not in PHASES:
-        half.train(plan)
-        judge(half, plan)
-    assert plan is not None, "the life ends before the phases that are tried"
-    half.release()
-    return Lived(half, whole)
+    config = calm(tiny(corpus, folder / "half"), **CLOUD | here)
+    return Lived(live_here_until(config, RUN, until), whole)
 
 
 def main() -> None:

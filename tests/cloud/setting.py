@@ -33,6 +33,9 @@ ZONES = ("us-central1-a", "us-central1-b", "us-east1-b")
 CALM = {
     "without": ["search", "final"],
     "budget.steps": 4000,
+    # The last phase is tried like the others, so it has to last.
+    "phases.endosymbiosis.share": 0.2,
+    "phases.homeostasis.share": 0.2,
     "storage.save_every": 100,
     # What a phase takes here depends on what else the machine does.
     "gates.overtime": 1e6,

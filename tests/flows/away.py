@@ -16,9 +16,11 @@ from typing import Any
 from prefect import get_client
 
 from deployments.surroundings import PROJECT
+from symbio_core import runner
 from symbio_core.config import PHASES, RunConfig
 from symbio_core.runner import Run
 from symbio_core.runner.exported import WEIGHTS
+from symbio_core.runner.living import judge
 from symbio_core.storage import open_store
 from tasks.elsewhere import DEPLOYMENT
 
@@ -98,6 +100,17 @@ class Away:
         return "\n".join(tails)
 
 
+def live_here_until(config: RunConfig, run_id: str, phase: str) -> Run:
+    """Begin a run and live its phases before ``phase`` here, wherever its settings send them."""
+    run = runner.begin(config, run_id)
+    while (plan := run.plan_next()) is not None and plan.phase != phase:
+        run.train(plan)
+        judge(run, plan)
+    assert plan is not None, f"the life ends before {phase}"
+    run.release()
+    return run
+
+
 async def deploy() -> None:
     """Make the deployments that a parent starts, for a test whose phases no real worker takes."""
     async with get_client() as client:
@@ -110,10 +123,6 @@ import sys
 from pathlib import Path
 from deployments.embedded import run_embedded
 from symbio_core.config import RunConfig
-from symbio_core.runner import Run
-from symbio_core.runner.exported import WEIGHTS
-from symbio_core.storage import open_store
-from tasks.elsewhere import DEPLOYMENT
 run_embedded(RunConfig.model_validate_json(Path(sys.argv[1]).read_text()), sys.argv[2])
 """
 

@@ -6,19 +6,16 @@ what a step checkpoint holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from symbio_core import gates, lifecycle, progress
-from symbio_core.config import PhaseSettings
 from symbio_core.errors import Interrupted, Overtime
 from symbio_core.monitors import paired_interval
 from symbio_core.records import (
-    Adaptation,
     CheckpointRef,
     Confirmation,
     EvalPoint,
@@ -26,15 +23,13 @@ from symbio_core.records import (
     LayerReading,
     Outcome,
     PhasePlan,
-    Record,
-    Response,
     Verdict,
 )
+from symbio_core.runner.attempt import PhaseProgress, PhaseResult, in_words, responses_to
 from symbio_core.runner.confirm import confirm, fixed_functions, successor
 from symbio_core.runner.generation import Gather, Setting, gather, plan_rungs, run_generation
 from symbio_core.runner.pace import Pace
 from symbio_core.runner.vault import Snapshot, Vault
-from symbio_core.runner.watching import Watch
 from symbio_core.runner.workbench import Workbench
 from symbio_core.search import SearchState, levels, should_explore
 from symbio_core.search import pressure as pressures
@@ -47,52 +42,6 @@ SKIP_WINDOW = 40
 PROBE_STEPS = 8
 """Steps of each of the three forks of a learning-rate probe."""
 PROBE_FACTORS = (0.5, 1.0, 2.0)
-
-
-class PhaseProgress(Record):
-    """How far an attempt has come: what a step checkpoint holds beside the weights."""
-
-    start: CheckpointRef
-    spent_before: int
-    """Steps the run had spent when the attempt began."""
-    line_steps: int = 0
-    search_steps: int = 0
-    confirm_steps: int = 0
-    explored: int = 0
-    """Steps spent on generations, those of survivors included."""
-    skipped: int = 0
-    clipped: int = 0
-    points: tuple[EvalPoint, ...] = ()
-    begun_nats: tuple[float, ...] = ()
-    """Validation loss a batch at the first evaluation (nats a token)."""
-    last_nats: tuple[float, ...] = ()
-    """The same at the last."""
-    responses: tuple[Response, ...] = ()
-    generations: tuple[Generation, ...] = ()
-    confirmation: Confirmation | None = None
-    warm_done: bool = False
-    lr_probe: tuple[float, float, float] | None = None
-    lr_probe_ci: tuple[float, float] = (0.0, 0.0)
-    best_nats: tuple[float, ...] = ()
-    shadow_owed: int = 0
-    """Steps of a stretch that was interrupted, which the shadow follows at the stretch's end."""
-    watch: Watch = Watch()
-    seconds: float = 0.0
-    """Wall time of earlier processes at this attempt (s)."""
-
-    @property
-    def spent(self) -> int:
-        """All steps of the attempt so far."""
-        return self.line_steps + self.search_steps + self.confirm_steps
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseResult:
-    """What an attempt leaves behind besides its outcome."""
-
-    outcome: Outcome
-    search: SearchState
-    confirmation: Confirmation | None
 
 
 class PhaseRun:
@@ -129,11 +78,12 @@ class PhaseRun:
         self.best: Snapshot | None = snapshot.best
         if snapshot.progress is not None:
             self.at = PhaseProgress.model_validate(snapshot.progress)
+            self._adapt()
         else:
             self.at = PhaseProgress(start=start, spent_before=spent_before)
+            self._adapt()
             self._leave_a_loser()
             self._evaluate()
-        self.settings = self._effective()
         self.saved_at = self.begun_at = self.at.spent
         self.is_late = False
         """Whether it was seen to take far longer than predicted."""
@@ -193,18 +143,15 @@ class PhaseRun:
     def _inside(self) -> float:
         return min(1.0, self.at.spent / max(1, self._train_steps))
 
-    @property
-    def _adaptation(self) -> Adaptation:
-        """What verdicts have changed: those of earlier phases, and of this one so far."""
-        return lifecycle.answered(self.plan.adaptation, self.at.responses)
-
-    def _effective(self) -> PhaseSettings:
-        return lifecycle.effective(self.bench.config, self.plan.phase, self._adaptation)
+    def _adapt(self) -> None:
+        """Go by what verdicts have changed: those of earlier phases, and of this one so far."""
+        self.adaptation = lifecycle.answered(self.plan.adaptation, self.at.responses)
+        self.settings = lifecycle.effective(self.bench.config, self.plan.phase, self.adaptation)
 
     def _lr(self, spent: float, line_step: int) -> float:
         inside = min(1.0, spent / max(1, self._train_steps))
         position = self.plan.begin + (self.plan.end - self.plan.begin) * inside
-        scale = self.plan.lr_scale * self._adaptation.lr_scale
+        scale = self.plan.lr_scale * self.adaptation.lr_scale
         return lr_factor(self.bench.config, position) * warmup(self.bench.config, line_step) * scale
 
     def _update(self, **changes: object) -> None:
@@ -223,7 +170,7 @@ class PhaseRun:
             steps,
             self.bench.train_batches("line"),
             lambda line_step: self._lr(spent + line_step - first, line_step),
-            clip_scale=self._adaptation.clip_scale,
+            clip_scale=self.adaptation.clip_scale,
             on_step=self._reporter("training"),
             should_stop=lambda: progress.stop_requested() or self._sees_overtime(),
         )
@@ -280,7 +227,7 @@ class PhaseRun:
         if not should_explore(
             self.search,
             patience=search.patience,
-            extra_patience=round(self._adaptation.extra_patience),
+            extra_patience=round(self.adaptation.extra_patience),
             phase=self.plan.phase,
             attempt=self.plan.attempt,
         ):
@@ -297,7 +244,7 @@ class PhaseRun:
     def _generation(self) -> None:
         size = self._population()
         setting = Setting(
-            plan=self.plan.model_copy(update={"adaptation": self._adaptation}),
+            plan=self.plan.model_copy(update={"adaptation": self.adaptation}),
             settings=self.settings,
             population=size,
             rungs=plan_rungs(self.bench, self.settings, size),
@@ -333,75 +280,37 @@ class PhaseRun:
         Where there will be none, the answer is left to the phases to come.
         """
         found, level = self._so_far(), self.bench.config.gates
-        verdicts = (
+        before = self.at
+        self._answer(
             *gates.judge_levels(found, self.history, level),
             *gates.judge_standstill(found, self.history, level, self.earlier),
         )
-        before = self.at
-        if self._answer(verdicts) and not self._buys_generation():
+        if self.at.responses != before.responses and not self._buys_generation():
             self.at = before
-            self.settings = self._effective()
-        for answer in self.at.responses[len(before.responses) :]:
-            self._say_answer(answer)
+            self._adapt()
+        self._say_answers(since=before)
 
     def _answer_rate(self) -> None:
         """Let a learning rate that is seen to be wrong be another for the rest of the phase."""
-        if self.at.spent >= self._train_steps:
-            return
-        before = len(self.at.responses)
-        self._answer((gates.judge_rate(self._so_far(), self.bench.config.gates),))
-        for answer in self.at.responses[before:]:
-            self._say_answer(answer)
+        if self.at.spent < self._train_steps:
+            before = self.at
+            self._answer(gates.judge_rate(self._so_far(), self.bench.config.gates))
+            self._say_answers(since=before)
 
-    def _answer(self, verdicts: Iterable[Verdict]) -> bool:
-        """Apply what failed verdicts ask for; say whether that moved a number."""
-        at, adaptation = self.at, self._adaptation
-        answers: list[Response] = []
-        for verdict in verdicts:
-            if verdict.passed or verdict.answered or not self.bench.config.has("niche"):
-                continue
-            adaptation, applied = lifecycle.apply(adaptation, verdict.changes, verdict.name)
-            answer = Response(
-                verdict=verdict,
-                applied=applied,
-                generations=len(at.generations),
-                line_steps=at.line_steps,
-                skipped=at.skipped,
-                clipped=at.clipped,
-                probed=at.lr_probe is not None,
-            )
-            answers += [answer] if applied else []
-        self._update(responses=(*at.responses, *answers))
-        self.settings = self._effective()
-        return bool(answers)
+    def _answer(self, *verdicts: Verdict) -> None:
+        """Apply what failed verdicts ask for."""
+        if self.bench.config.has("niche"):
+            answers = responses_to(verdicts, self.adaptation, self.at)
+            self._update(responses=(*self.at.responses, *answers))
+            self._adapt()
 
-    def _say_answer(self, answer: Response) -> None:
-        moved = ", ".join(f"{c.setting} {c.before:g} → {c.after:g}" for c in answer.applied)
-        self._say(f"{answer.verdict.name}: {answer.verdict.reason}; from here on {moved}")
+    def _say_answers(self, *, since: PhaseProgress) -> None:
+        for answer in self.at.responses[len(since.responses) :]:
+            self._say(in_words(answer))
 
     def _so_far(self) -> Outcome:
-        """Return what the phase has measured, with the line's own losses and no checkpoints."""
-        at = self.at
-
-        def ref(nats: tuple[float, ...]) -> CheckpointRef:
-            bpb = self.bench.bpb(float(np.mean(nats)), self.bench.validation)
-            return at.start.model_copy(update={"val_nats": nats, "val_bpb": bpb})
-
-        return Outcome(
-            phase=self.plan.phase,
-            attempt=self.plan.attempt,
-            start=ref(at.begun_nats),
-            end=ref(at.last_nats),
-            best=ref(at.best_nats),
-            points=at.points,
-            generations=at.generations,
-            line_steps=at.line_steps,
-            search_steps=at.search_steps,
-            skipped=at.skipped,
-            clipped=at.clipped,
-            lr_probe=at.lr_probe,
-            lr_probe_ci=at.lr_probe_ci,
-            responses=at.responses,
+        return self.at.outcome(
+            self.plan, lambda nats: self.bench.bpb(float(np.mean(nats)), self.bench.validation)
         )
 
     # --- learning-rate probe
@@ -454,7 +363,7 @@ class PhaseRun:
                 PROBE_STEPS,
                 bench.train_batches("line"),
                 _constant(lr * factor),
-                clip_scale=self._adaptation.clip_scale,
+                clip_scale=self.adaptation.clip_scale,
             )
             nats.append(bench.measure(fork.model, bench.validation))
             forks.append(fork)

@@ -33,9 +33,10 @@ from symbio_core.records import (
 )
 from symbio_core.report import FinalReport
 from symbio_core.runner import changing, exported, finishing
+from symbio_core.runner.attempt import PhaseResult
 from symbio_core.runner.generation import Gather, gather
 from symbio_core.runner.pace import Pace
-from symbio_core.runner.phase import PhaseResult, PhaseRun
+from symbio_core.runner.phase import PhaseRun
 from symbio_core.runner.places import work_folder
 from symbio_core.runner.vault import Snapshot, Vault, checkpoint_bytes
 from symbio_core.runner.workbench import Workbench

@@ -19,7 +19,7 @@ from deployments.surroundings import database_url, free_port, is_healthy
 from symbio_core.compute.ledger import Ledger
 from symbio_core.config import RunConfig, changed
 from symbio_core.runner.accounts import read_ledger
-from symbio_core.storage import open_store
+from symbio_core.storage import gcs, open_store
 from tests.cloud.compute_server import ComputeServer, Timings
 from tests.cloud.past import Past
 from tests.cloud.storage_server import StorageServer
@@ -41,6 +41,17 @@ CALM = {
     "gates.overtime": 1e6,
 }
 """A life of the line alone."""
+ON_MACHINES: dict[str, Any] = {
+    "storage.root": ROOT,
+    "compute.kind": "gce",
+    "compute.threads": 1,
+    "compute.gce.project": "my-project",
+    "compute.gce.zones": ZONES[:2],
+    "compute.gce.retry_after_s": 0.0,
+    # No worker of Prefect is asked here, so none has to find a server.
+    "compute.elsewhere.prefect_api_url": "http://127.0.0.1:9/api",
+}
+"""A run on machines that look into the bucket for their turns, and need no Prefect."""
 CLOUD: dict[str, Any] = {
     "storage.root": ROOT,
     "compute.kind": "gce",
@@ -145,6 +156,34 @@ def _apart_s(one: Stretch | None, other: Stretch | None) -> float:
         began, ended = one or other or (0.0, 0.0)
         return ended - began
     return abs(one[0] - other[0]) + abs(one[1] - other[1])
+
+
+@contextmanager
+def machines(
+    folder: Path, python: str, timings: Timings | None = None, **env: str
+) -> Iterator[tuple[ComputeServer, StorageServer]]:
+    """Run a bucket and a Compute Engine that this process reaches as its own.
+
+    Args:
+        folder: where disks lie.
+        python: what the startup script of a machine takes for Python.
+        timings: how fast the world is.
+        env: more of the machines' environment.
+    """
+    with StorageServer() as bucket, pytest.MonkeyPatch.context() as patch:
+        bucket.world.add_bucket("runs")
+        patch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
+        patch.setattr(gcs._PACER, "interval_s", 0.0)
+        vm = {
+            "PATH": os.environ["PATH"],
+            "OMP_NUM_THREADS": "1",
+            "STORAGE_EMULATOR_HOST": bucket.url,
+            "SYMBIO_VM_HOME": "symbio",
+            "SYMBIO_VM_PYTHON": python,
+        }
+        with ComputeServer(folder / "gce", env=vm | env, timings=timings) as gce:
+            patch.setenv("SYMBIO_GCE_ENDPOINT", gce.url)
+            yield gce, bucket
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -21,33 +20,29 @@ from symbio_core import runner
 from symbio_core.config import changed
 from symbio_core.errors import PhaseLost, PriceCapReached
 from symbio_core.runner.accounts import read_ledger
-from symbio_core.storage import gcs
 from symbio_core.storage.post import Post
 from tasks import elsewhere
 from tasks.machines import _machines
 from tests.cloud.compute_server import ComputeServer
-from tests.cloud.storage_server import StorageServer
+from tests.cloud.setting import ON_MACHINES, ROOT, machines
 from tests.conftest import tiny
 from tests.flows.away import deploy
 
-ROOT = "gs://runs/here"
 CALM: dict[str, Any] = {
     "without": ["search", "final"],
     "compute.threads": 1,
     "compute.elsewhere.poll_s": 0.1,
     "compute.elsewhere.pause_s": 0.0,
 }
-ON_GCE = CALM | {
-    "storage.root": ROOT,
-    "budget.max_usd": 100.0,
-    "compute.kind": "gce",
-    "compute.gce.project": "my-project",
-    "compute.gce.zones": ["us-central1-a", "us-central1-b"],
-    "compute.gce.retry_after_s": 0.0,
-    "compute.elsewhere.beat_s": 0.5,
-    "compute.elsewhere.max_fruitless": 2,
-    "compute.elsewhere.prefect_api_url": "http://127.0.0.1:9/api",
-}
+ON_GCE = (
+    ON_MACHINES
+    | CALM
+    | {
+        "budget.max_usd": 100.0,
+        "compute.elsewhere.beat_s": 0.5,
+        "compute.elsewhere.max_fruitless": 2,
+    }
+)
 # The real watchdog, and a worker that never takes anything.
 HANGING = """
 import sys
@@ -59,25 +54,14 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def gce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ComputeServer]:
+def gce(tmp_path: Path) -> Iterator[ComputeServer]:
     program, python = tmp_path / "hanging.py", tmp_path / "python-of-the-machine"
     program.write_text(HANGING, encoding="ascii")
     words = f'PYTHONPATH={PROJECT}:$PYTHONPATH exec {sys.executable} {program} --home "$4"'
     python.write_text(f"#!/bin/sh\n{words}\n", encoding="ascii")
     python.chmod(0o755)
-    with StorageServer() as bucket:
-        bucket.world.add_bucket("runs")
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
-        monkeypatch.setattr(gcs._PACER, "interval_s", 0.0)
-        env = {
-            "PATH": os.environ["PATH"],
-            "STORAGE_EMULATOR_HOST": bucket.url,
-            "SYMBIO_VM_HOME": "symbio",
-            "SYMBIO_VM_PYTHON": str(python),
-        }
-        with ComputeServer(tmp_path / "gce", env=env) as server:
-            monkeypatch.setenv("SYMBIO_GCE_ENDPOINT", server.url)
-            yield server
+    with machines(tmp_path, str(python)) as (server, _):
+        yield server
 
 
 async def phases_of(run_id: str) -> list[FlowRun]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +14,32 @@ from symbio_core import runner
 from symbio_core.config import changed
 from symbio_core.report import FinalReport
 from symbio_core.runner.accounts import read_ledger
-from symbio_core.storage import gcs
-from tests.cloud.compute_server import ComputeServer
 from tests.cloud.plain_worker import python_for
-from tests.cloud.storage_server import StorageServer
+from tests.cloud.setting import ON_MACHINES, ROOT, machines
 from tests.conftest import tiny
 from tests.flows.away import deploy
 
-ROOT = "gs://runs/here"
 USD_PER_HOUR = 1000.0
 # A phase and a machine take 270 s to come to their end, as they are reckoned; the rest is to train.
 CAP_USD = 282.0 * USD_PER_HOUR / 3600.0
-DEAR: dict[str, Any] = {
+DEAR: dict[str, Any] = ON_MACHINES | {
     "without": ["search", "final"],
     "budget.steps": 400_000,
     "budget.max_usd": CAP_USD,
-    "storage.root": ROOT,
-    "compute.kind": "gce",
-    "compute.threads": 1,
-    "compute.gce.project": "my-project",
     "compute.gce.usd_per_hour": USD_PER_HOUR,
     "compute.elsewhere.beat_s": 0.5,
     "compute.elsewhere.poll_s": 0.3,
-    "compute.elsewhere.prefect_api_url": "http://127.0.0.1:9/api",
 }
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_a_run_ends_well_before_its_cap_with_its_costs_told_and_no_machine_left(
-    tmp_path: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_corpus: Path
 ) -> None:
     asyncio.run(deploy())
-    with StorageServer() as bucket:
-        bucket.world.add_bucket("runs")
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
-        monkeypatch.setattr(gcs._PACER, "interval_s", 0.0)
-        env = {
-            "PATH": os.environ["PATH"],
-            "OMP_NUM_THREADS": "1",
-            "STORAGE_EMULATOR_HOST": bucket.url,
-            "SYMBIO_VM_HOME": "symbio",
-            "SYMBIO_VM_PYTHON": python_for(tmp_path),
-        }
-        with ComputeServer(tmp_path / "gce", env=env) as gce:
-            monkeypatch.setenv("SYMBIO_GCE_ENDPOINT", gce.url)
-            report: Any = asyncio.run(symbio(changed(tiny(tiny_corpus, tmp_path), DEAR), "dear"))
-            left, bill = dict(gce.world.vms), gce.bill()
+    with machines(tmp_path, python_for(tmp_path)) as (gce, _):
+        report: Any = asyncio.run(symbio(changed(tiny(tiny_corpus, tmp_path), DEAR), "dear"))
+        left, bill = dict(gce.world.vms), gce.bill()
         run = runner.reopen(ROOT, "dear")
         ledger = read_ledger(run.store.store, "dear")
         held = json.loads(run.store.read_file("report/final-report.json"))

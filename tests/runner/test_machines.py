@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,30 +21,22 @@ from symbio_core.runner import Run
 from symbio_core.runner.accounts import enter_costs, read_failures, read_ledger
 from symbio_core.runner.elsewhere import sit
 from symbio_core.runner.machines import RunMachine
-from symbio_core.storage import gcs
 from symbio_core.storage.post import Post, Turn
 from tests.cloud.compute_server import ComputeServer, Timings
 from tests.cloud.plain_worker import python_for
+from tests.cloud.setting import ON_MACHINES, ROOT, machines
 from tests.cloud.storage_server import StorageServer
 from tests.cloud.wire import Wire
 from tests.compute.conftest import HASTY
 from tests.conftest import tiny
 from tests.waiting import until
 
-ROOT = "gs://runs/here"
-ON_GCE: dict[str, Any] = {
+ON_GCE: dict[str, Any] = ON_MACHINES | {
     "without": ["search", "final"],
     "budget.steps": 400_000,
-    "storage.root": ROOT,
     "storage.save_every": 20,
-    "compute.kind": "gce",
-    "compute.threads": 1,
-    "compute.gce.project": "my-project",
-    "compute.gce.zones": ["us-central1-a", "us-central1-b"],
-    "compute.gce.retry_after_s": 0.0,
     "compute.elsewhere.beat_s": 1.0,
     "compute.elsewhere.lost_after_s": 6.0,
-    "compute.elsewhere.prefect_api_url": "http://127.0.0.1:9/api",
 }
 KEY = "PREFECT_API_KEY"
 VALUE = "pnu_correct-horse-battery"
@@ -78,29 +69,16 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(tmp_path: Path, tiny_corpus: Path) -> Iterator[Place]:
     listener = tmp_path / "listener"
     listener.write_text(LISTENER, encoding="ascii")
     listener.chmod(0o755)
-    with StorageServer() as bucket:
-        bucket.world.add_bucket("runs")
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
-        monkeypatch.setattr(gcs._PACER, "interval_s", 0.0)
-        env = {
-            "PATH": os.environ["PATH"],
-            "OMP_NUM_THREADS": "1",
-            "STORAGE_EMULATOR_HOST": bucket.url,
-            "SYMBIO_VM_HOME": "symbio",
-            "SYMBIO_VM_PYTHON": str(listener),
-            "SYMBIO_VM_SECRET_TRIES": "1",
-        }
-        timings = Timings(grace_s=0.2)
-        with ComputeServer(tmp_path / "gce", env=env, timings=timings) as gce:
-            monkeypatch.setenv("SYMBIO_GCE_ENDPOINT", gce.url)
-            run = runner.begin(changed(tiny(tiny_corpus, tmp_path), ON_GCE), "tree")
-            yield Place(run, gce, bucket)
-            run.release()
-            progress.clear_stop()
+    timings = Timings(grace_s=0.2)
+    with machines(tmp_path, str(listener), timings, SYMBIO_VM_SECRET_TRIES="1") as (gce, bucket):
+        run = runner.begin(changed(tiny(tiny_corpus, tmp_path), ON_GCE), "tree")
+        yield Place(run, gce, bucket)
+        run.release()
+        progress.clear_stop()
     assert gce.world.failures == []
 
 

@@ -8,6 +8,7 @@ starts from new weights of a smaller model, whose steps are counted by their cos
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ LAST_RUNG_LR = 0.2
 """The last rung ends at this share of its learning rate: cold scores rank better than hot ones."""
 OFTEN = 0.5
 """Share of its first rung above the control that has a child's inheritance put to the test."""
+LOOKED_AT = 4
+"""Validation batches that tell what a child knows before it trains."""
 Nats = npt.NDArray[np.float64]
 
 
@@ -135,7 +138,7 @@ class Population:
         own = Candidate(formula=line.formula, mutation="control")
         self.control = Trial(own, parent.fork(), start)
         self.trials = [self._child(parent, c, start) for c in proposal.candidates]
-        self.alive = list(self.trials)
+        self.alive = [trial for trial in self.trials if self.can_inherit(trial)]
         self.steps = 0
         self.coupling: Coupling | None = None
         if self.bench.config.has("fusion") and not setting.is_fresh:
@@ -150,6 +153,23 @@ class Population:
             member.renew_ffn(fresh, share)
         cost = self.bench.function_cost(candidate.formula, self.control.candidate.formula)
         return Trial(candidate, member, start, cost)
+
+    def can_inherit(self, trial: Trial) -> bool:
+        """Say whether the line's weights are worth anything to a child; one of no use is not tried.
+
+        With some functions they know less than fresh weights, which guess at ln(vocabulary) nats a
+        token. A rung is too short to unlearn that: such children ended theirs some nats behind.
+        """
+        if self.setting.is_fresh:
+            return True
+        looked = self.bench.searched[:LOOKED_AT]
+        nats = float(self.bench.measure(trial.member.model, looked).mean())
+        limit = max(math.log(self.bench.n_vocab), trial.start_nats)
+        if nats <= limit:
+            return True
+        trial.fate = f"not trained: on the line's weights it begins at {nats:.2f} nats, no better "
+        trial.fate += f"than guessing ({limit:.2f})"
+        return False
 
     @property
     def members(self) -> list[Trial]:

@@ -154,11 +154,27 @@ def complexity(config: RunConfig, folder: Path) -> Life:
     return life
 
 
+class _AllInherit(Population):
+    """Members of which none is sent away for what the inherited weights are worth to it."""
+
+    def can_inherit(self, trial: Trial) -> bool:
+        """Say yes to all."""
+        return True
+
+
 def interference(config: RunConfig, folder: Path) -> Life:
-    """Make a child minus its parent's function; its sibling hardly differs from the parent."""
+    """Make a child minus its parent's function; its sibling hardly differs from the parent.
+
+    A generation would not try such a child: it is tried here, for the detector's sake.
+    """
+
+    def gather(bench: Workbench, line: Member, state: SearchState, setting: Setting) -> Population:
+        children = proposed("-gelu(x)", "gelu(x)+0.01·x")
+        return _AllInherit(bench, line, setting, children, state.generations)
+
     life = Life(tiny(config, SHORT), folder)
     life.phase("abiogenesis", GROWN)
-    one_generation(life, tried("-gelu(x)", "gelu(x)+0.01·x"))
+    one_generation(life, gather)
     return life
 
 

@@ -214,7 +214,10 @@ def way(run: Run) -> list[str]:
         lines += [
             f"{plan.phase}: answers {response.verdict.name}" for response in outcome.responses
         ]
-        lines.append(f"{plan.phase}: {attempt.decision.kind}, on with {outcome.end.formula}")
+        lines.append(
+            f"{plan.phase}: {outcome.line_steps} steps of the line, {attempt.decision.kind}, "
+            f"on with {outcome.end.formula}"
+        )
     return lines
 
 

@@ -16,11 +16,13 @@ import httpx
 import pytest
 
 from deployments.surroundings import PROJECT
+from symbio_core.benches.arms import SMALL_BATTERY
 from symbio_core.config import changed
 from symbio_core.profiles import profile
 from tests.waiting import until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
+SHORT: dict[str, Any] = SMALL_BATTERY | {"without": ("search", "final"), "budget.steps": 300}
 
 
 class Up:
@@ -68,7 +70,7 @@ class Up:
         return found
 
     def config(self, **changes: Any) -> str:
-        small = changed(profile("smoke"), {"storage.root": str(self.storage), **changes})
+        small = changed(profile("smoke"), SHORT | {"storage.root": str(self.storage)} | changes)
         return small.model_dump_json(exclude_defaults=True)
 
 

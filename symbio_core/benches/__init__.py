@@ -23,10 +23,9 @@ from symbio_core.benches import (
     soak,
     steps,
 )
+from symbio_core.benches.arms import Say
 from symbio_core.config import RunConfig
 from symbio_core.errors import ConfigError
-
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)

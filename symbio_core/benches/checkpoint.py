@@ -6,7 +6,7 @@ import copy
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from rich.table import Table
 
 from symbio_core.benches import uploading
+from symbio_core.benches.arms import Say
 from symbio_core.benches.uploading import Speeds
 from symbio_core.config import RunConfig, changed
 from symbio_core.monitors import t_interval
@@ -31,7 +32,6 @@ from symbio_core.search import initial_state
 from symbio_core.storage import RunStore, open_store
 from symbio_core.training import Member
 
-Say = Callable[[str], object]
 PLAN = PhasePlan(phase="endosymbiosis", attempt=1, start=None, steps=10**6, begin=0.0, end=1.0)
 LEAST_S = 2.0
 """Training between two saves lasts at least this long (s), so that one save is done by the next."""

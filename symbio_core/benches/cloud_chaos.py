@@ -6,16 +6,16 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from symbio_core.benches.arms import Say
 from symbio_core.config import RunConfig
 from symbio_core.errors import ConfigError, SymbioError
 
-Say = Callable[[str], object]
 FEWEST = 20
 """Scenarios of a bench, however few are asked for."""
 

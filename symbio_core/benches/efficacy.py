@@ -10,7 +10,6 @@ time on a GPU.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from scipy import stats
 
 from symbio_core import runner
 from symbio_core.benches import arms
+from symbio_core.benches.arms import Say
 from symbio_core.config import RunConfig
 from symbio_core.runner.confirm import fixed_functions
 from symbio_core.runner.run import cache_of
@@ -26,7 +26,6 @@ from symbio_core.runner.workbench import Workbench
 from symbio_core.training import lr_factor
 from symbio_core.training.schedule import warmup
 
-Say = Callable[[str], object]
 Arm = dict[str, Any]
 
 
@@ -42,18 +41,17 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
     config = arms.unhurried(config, jobs)
     configs = arms.seeded(config, seeds)
     fixed = fixed_functions(gated=config.model.ffn == "gated")
-    Workbench(config, cache_of(config))  # one process writes the token files, the others read them
-    with arms.workers(jobs) as pool:
-        lives = list(_told(pool.map(_live, configs), say))
-        pairs = [(c, f, c.budget.steps) for c in configs for f in fixed.values()]
-        by_steps = list(_told(pool.map(_train_fixed, *zip(*pairs, strict=True)), say))
-        longer = [
-            (c, f, max(1, round(life["seconds"] / arm["seconds_per_step"])))
-            for (c, f, _), arm in zip(pairs, by_steps, strict=True)
-            for life in lives
-            if life["seed"] == c.seed
-        ]
-        by_seconds = list(_told(pool.map(_train_fixed, *zip(*longer, strict=True)), say))
+    arms.prepare_tokens([config])
+    lives = arms.told(arms.each(_live, configs, jobs), _line, say)
+    pairs = [(c, f, c.budget.steps) for c in configs for f in fixed.values()]
+    by_steps = arms.told(arms.each(_train_fixed, pairs, jobs), _line, say)
+    longer = [
+        (c, f, max(1, round(life["seconds"] / arm["seconds_per_step"])))
+        for (c, f, _), arm in zip(pairs, by_steps, strict=True)
+        for life in lives
+        if life["seed"] == c.seed
+    ]
+    by_seconds = arms.told(arms.each(_train_fixed, longer, jobs), _line, say)
     names = {text: name for name, text in fixed.items()}
     data = {
         **arms.heading("efficacy", config, jobs),
@@ -67,7 +65,7 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
 
 def _live(config: RunConfig) -> Arm:
     run = runner.open_run(config, f"efficacy-{runner.new_name(config)}-s{config.seed}")
-    clock, wall = _clock(run.bench), time.perf_counter()
+    clock, wall = arms.clock_of(run.bench), time.perf_counter()
     began = clock()
     report = runner.live(run)
     seconds = clock() - began
@@ -86,10 +84,11 @@ def _live(config: RunConfig) -> Arm:
     }
 
 
-def _train_fixed(config: RunConfig, formula: str, steps: int) -> Arm:
+def _train_fixed(work: tuple[RunConfig, str, int]) -> Arm:
+    config, formula, steps = work
     bench = Workbench(config, cache_of(config))
     member = bench.fresh_member(formula, "line")
-    clock = _clock(bench)
+    clock = arms.clock_of(bench)
     began = clock()
     member.train(
         steps,
@@ -112,10 +111,6 @@ def _train_fixed(config: RunConfig, formula: str, steps: int) -> Arm:
     }
 
 
-def _clock(bench: Workbench) -> Callable[[], float]:
-    return time.process_time if bench.device.name == "cpu" else time.perf_counter
-
-
 def _losses(bench: Workbench, model: Any) -> Arm:
     val = float(bench.measure(model, bench.validation).mean())
     confirm = float(bench.measure(model, bench.confirmed).mean())
@@ -126,13 +121,11 @@ def _losses(bench: Workbench, model: Any) -> Arm:
     }
 
 
-def _told(arms: Iterator[Arm], say: Say) -> Iterator[Arm]:
-    for arm in arms:
-        say(
-            f"{arm['arm']:<7} seed {arm['seed']}  {arm['formula']}  {arm['steps']} steps  "
-            f"{arm['seconds']:.0f} s  {arm['val_bpb']:.4f} bits/byte"
-        )
-        yield arm
+def _line(arm: Arm) -> str:
+    return (
+        f"{arm['arm']:<7} seed {arm['seed']}  {arm['formula']}  {arm['steps']} steps  "
+        f"{arm['seconds']:.0f} s  {arm['val_bpb']:.4f} bits/byte"
+    )
 
 
 def _summary(data: dict[str, Any]) -> dict[str, float | str]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
 from symbio_core.benches import arms
+from symbio_core.benches.arms import Say
 from symbio_core.config import RunConfig
 from symbio_core.runner.run import cache_of
 from symbio_core.runner.workbench import Workbench
 from symbio_core.training import lr_factor
 from symbio_core.training.schedule import warmup
 
-Say = Callable[[str], object]
 REFERENCE = "gelu(x)"
 FORMULAS = (REFERENCE, "silu(x)", "relu(x)", "relu(x)²", "gelu(x)²", "silu(x)²")
 FIRST = 15

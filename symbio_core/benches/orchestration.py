@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,10 @@ from rich.table import Table
 from scipy import stats
 
 from symbio_core import runner
+from symbio_core.benches.arms import Say
 from symbio_core.config import RunConfig
 from symbio_core.errors import SymbioError
 
-Say = Callable[[str], object]
 FIVE_MINUTES_S = 300.0
 
 

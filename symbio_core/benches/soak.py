@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 from rich.table import Table
 
+from symbio_core.benches.arms import Say
 from symbio_core.config import RunConfig
 from symbio_core.runner.killing import prove, shortened
 
-Say = Callable[[str], object]
 THROUGH_PREFECT = 4
 """Each life of a number that this divides goes through Prefect, where it is installed."""
 

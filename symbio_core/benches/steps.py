@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from symbio_core.benches.arms import Say
 from symbio_core.config import RunConfig, changed
 from symbio_core.monitors import t_interval
 from symbio_core.runner.run import cache_of
 from symbio_core.runner.workbench import Workbench
 from symbio_core.training import Member
 
-Say = Callable[[str], object]
 WARM_STEPS = 5
 TIMED_STEPS = 20
 REFERENCE = "adamw gelu(x)"

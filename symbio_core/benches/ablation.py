@@ -189,7 +189,7 @@ def _live(work: tuple[RunConfig, str]) -> Arm:
         "steps": run.state.steps_spent,
         "line_steps": sum(a.outcome.line_steps for a in run.attempts),
         "generations": len(run.generations),
-        "way": [*way(run), f"ships {report.shipped.id} {report.shipped.serves}"],
+        "way": [*way(run), f"ships {report.shipped.phase}'s {report.shipped.serves} weights"],
         "seconds": seconds,
     }
 

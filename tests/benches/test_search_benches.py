@@ -300,7 +300,14 @@ def test_a_mechanism_came_into_play_where_lives_went_different_ways(
     assert parted["search"] == 2, "one of the two tried functions, the other none"
     way = ways[1, ("averaging",)]
     assert any("gelu(x)" in line and "→" in line for line in way)
-    assert way[-1].endswith("live"), "nothing was averaged"
+    assert way[-1].endswith("'s live weights"), "nothing was averaged"
+
+
+def test_two_lives_of_the_same_settings_go_the_same_way(short: RunConfig) -> None:
+    config = changed(short, {"gates.n_prompts": 4, "budget.steps": 700})
+    one, other = (ablation._live((config, "gelu(x)")) for _ in range(2))
+    assert one["way"] == other["way"]
+    assert one["run"] != other["run"]
 
 
 def test_an_ablation_where_there_is_something_to_find_begins_with_the_bad_function(

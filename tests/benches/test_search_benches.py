@@ -223,10 +223,12 @@ def test_a_mechanism_is_all_that_two_lives_of_a_pair_differ_in(without: set[str]
             over = ablation.NEEDS.get(over)
 
 
+ABLATED = {"search.rungs": 2, "budget.steps": 700, "gates.n_prompts": 4}
+
+
 @pytest.fixture(scope="module")
 def ablated(short: RunConfig) -> dict[str, Any]:
-    averaging = {"without": ("averaging",), "search.rungs": 2, "budget.steps": 700}
-    config = changed(short, averaging | {"gates.n_prompts": 4})
+    config = changed(short, ABLATED | {"without": ("averaging",)})
     return ablation.measure(config, 2, 1, silent, ("search", "averaging", "dormancy"))[1]
 
 
@@ -303,9 +305,12 @@ def test_a_mechanism_came_into_play_where_lives_went_different_ways(
     assert way[-1].endswith("'s live weights"), "nothing was averaged"
 
 
-def test_two_lives_of_the_same_settings_go_the_same_way(short: RunConfig) -> None:
-    config = changed(short, {"gates.n_prompts": 4, "budget.steps": 700})
-    one, other = (ablation._live((config, "gelu(x)")) for _ in range(2))
+def test_two_lives_of_the_same_settings_go_the_same_way(
+    short: RunConfig, ablated: dict[str, Any]
+) -> None:
+    one = next(life for life in ablated["lives"] if not life["without"])
+    config = changed(short, ABLATED | {"without": ()})
+    other = ablation._live((arms.unhurried(config, 1), "gelu(x)"))
     assert one["way"] == other["way"]
     assert one["run"] != other["run"]
 
@@ -313,13 +318,9 @@ def test_two_lives_of_the_same_settings_go_the_same_way(short: RunConfig) -> Non
 def test_an_ablation_where_there_is_something_to_find_begins_with_the_bad_function(
     short: RunConfig,
 ) -> None:
-    config = changed(short, {"gates.n_prompts": 4, "budget.steps": 700})
-    found = ablation.measure(
-        planted_winner.task(config), 1, 1, silent, ("final",), formula=planted_winner.FIRST
-    )[1]
-    assert found["first"] == "sigmoid(x)"
-    assert found["config"]["data"]["corpus"] == "pairs.txt"
-    (life, _) = found["lives"]
+    config = changed(short, {"data.max_bytes": 300_000, "gates.n_prompts": 4})
+    life = ablation._live((planted_winner.task(config), planted_winner.FIRST))
+    assert runner.reopen(config.storage.root, life["run"]).config.data.corpus.endswith("pairs.txt")
     assert life["way"][0].startswith("abiogenesis 1: lr × 1")
     assert "on with sigmoid(x)" in life["way"][1]
 

@@ -26,7 +26,6 @@ from symbio_core import lifecycle, runner
 from symbio_core.benches import arms, planted_winner
 from symbio_core.benches.arms import Say
 from symbio_core.config import MECHANISMS, Mechanism, RunConfig, changed
-from symbio_core.monitors import t_interval
 from symbio_core.runner.run import FIRST_FUNCTION, Run
 
 NEEDS: dict[Mechanism, Mechanism] = {
@@ -260,7 +259,7 @@ def _summary(
     for effect in effects:
         for split, prefix in (("val", "delta_bpb"), ("confirm", "delta_confirm_bpb")):
             values = effect[f"delta_{split}_bpb"]
-            summary |= _in_keys(f"{prefix}_without_{effect['mechanism']}", values)
+            summary |= arms.mean_in_keys(f"{prefix}_without_{effect['mechanism']}", values)
     own = [life["val_bpb"] for life in _of(lives, base)]
     summary["baseline_bpb"] = float(np.mean(own))
     summary["generations"] = float(np.mean([life["generations"] for life in _of(lives, base)]))
@@ -268,13 +267,6 @@ def _summary(
     summary["seconds_per_life"] = float(np.mean([life["seconds"] for life in lives]))
     summary["lives"] = float(len(lives))
     return summary
-
-
-def _in_keys(key: str, values: Sequence[float]) -> dict[str, float]:
-    if len(values) < 2:
-        return {key: float(values[0])}
-    interval = t_interval(values)
-    return {key: interval.value, f"{key}_ci_low": interval.low, f"{key}_ci_high": interval.high}
 
 
 def _table(data: dict[str, Any]) -> Table:

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from symbio_core import __version__, runner
 from symbio_core.config import RunConfig, changed
 from symbio_core.errors import ConfigError
-from symbio_core.records import Confirmation, Generation
+from symbio_core.monitors import t_interval
+from symbio_core.records import Confirmation, Generation, Interval
 from symbio_core.runner.living import judge
 from symbio_core.runner.run import FIRST_FUNCTION, cache_of
 from symbio_core.runner.workbench import Workbench
@@ -158,6 +159,16 @@ def prepare_tokens(configs: Iterable[RunConfig]) -> None:
     """Write the token files of every configuration, so that no two processes write the same."""
     for config in configs:
         Workbench(config, cache_of(config))
+
+
+def in_keys(key: str, interval: Interval) -> dict[str, float]:
+    """Return a figure and the ends of its interval as a summary holds them, which is flat."""
+    return {key: interval.value, f"{key}_ci_low": interval.low, f"{key}_ci_high": interval.high}
+
+
+def mean_in_keys(key: str, values: Sequence[float]) -> dict[str, float]:
+    """Return the mean of one value a seed, with Student's interval where there are several."""
+    return in_keys(key, t_interval(values)) if len(values) > 1 else {key: float(values[0])}
 
 
 def model_in_words(config: RunConfig) -> str:

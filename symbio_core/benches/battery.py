@@ -136,12 +136,7 @@ def summarised(rows: Sequence[Row]) -> dict[str, float]:
     for key, kind in kinds.items():
         alarms = [alarm for row in rows for alarm in row[kind]]
         share = share_interval(sum(alarms), len(alarms), confidence=0.95)
-        summary |= {
-            key: share.value,
-            f"{key}_ci_low": share.low,
-            f"{key}_ci_high": share.high,
-            f"{key}_of": float(len(alarms)),
-        }
+        summary |= arms.in_keys(key, share) | {f"{key}_of": float(len(alarms))}
     return summary | {"worst_false_improvement_frac": max(summary[key] for key in kinds)}
 
 

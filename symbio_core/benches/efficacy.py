@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from scipy import stats
 
 from symbio_core import runner
 from symbio_core.benches import arms
@@ -131,37 +130,28 @@ def _line(arm: Arm) -> str:
 def _summary(data: dict[str, Any]) -> dict[str, float | str]:
     summary: dict[str, float | str] = {}
     for basis in ("steps", "seconds"):
-        arms = data[f"fixed_{basis}"]
-        names = sorted({arm["name"] for arm in arms})
-        best = min(names, key=lambda n: float(np.mean(_by_seed(arms, n, "val_bpb"))))
+        trained = data[f"fixed_{basis}"]
+        names = sorted({arm["name"] for arm in trained})
+        best = min(names, key=lambda n: float(np.mean(_by_seed(trained, n, "val_bpb"))))
         for split in ("val", "confirm"):
             own = np.array([life[f"{split}_bpb"] for life in data["symbio"]])
-            other = np.array(_by_seed(arms, best, f"{split}_bpb"))
+            other = np.array(_by_seed(trained, best, f"{split}_bpb"))
             name = "delta_bpb" if split == "val" else "delta_confirm_bpb"
             key = f"{name}_vs_best_fixed_{basis}"
-            summary |= _effect(key, own - other)
+            summary |= arms.mean_in_keys(key, own - other)
         summary[f"best_fixed_{basis}"] = best
         for name in names:
-            other = np.array(_by_seed(arms, name, "val_bpb"))
+            other = np.array(_by_seed(trained, name, "val_bpb"))
             own = np.array([life["val_bpb"] for life in data["symbio"]])
             key = {"ReLU²": "relu2"}.get(name, name.lower())
-            summary |= _effect(f"delta_bpb_vs_{key}_{basis}", own - other)
+            summary |= arms.mean_in_keys(f"delta_bpb_vs_{key}_{basis}", own - other)
     summary["symbio_seconds"] = float(np.mean([life["seconds"] for life in data["symbio"]]))
     return summary
 
 
-def _by_seed(arms: list[Arm], name: str, key: str) -> list[float]:
-    found = sorted((arm for arm in arms if arm["name"] == name), key=lambda arm: arm["seed"])
+def _by_seed(trained: list[Arm], name: str, key: str) -> list[float]:
+    found = sorted((arm for arm in trained if arm["name"] == name), key=lambda arm: arm["seed"])
     return [float(arm[key]) for arm in found]
-
-
-def _effect(key: str, differences: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float | str]:
-    mean = float(differences.mean())
-    if len(differences) < 2:
-        return {key: mean}
-    n = len(differences)
-    half = float(stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n))
-    return {key: mean, f"{key}_ci_low": mean - half, f"{key}_ci_high": mean + half}
 
 
 def _table(data: dict[str, Any]) -> Table:
@@ -171,16 +161,16 @@ def _table(data: dict[str, Any]) -> Table:
     rows: list[tuple[str, str, list[Arm]]] = [("symbio", "–", data["symbio"])]
     for basis in ("steps", "seconds"):
         for name in sorted({arm["name"] for arm in data[f"fixed_{basis}"]}):
-            arms = [a for a in data[f"fixed_{basis}"] if a["name"] == name]
-            rows.append((name, f"equal {basis}", arms))
-    for name, basis, arms in rows:
+            trained = [a for a in data[f"fixed_{basis}"] if a["name"] == name]
+            rows.append((name, f"equal {basis}", trained))
+    for name, basis, trained in rows:
         table.add_row(
             name,
             basis,
-            f"{np.mean([a['steps'] for a in arms]):.0f}",
-            _mean_sd([a["val_bpb"] for a in arms]),
-            _mean_sd([a["confirm_bpb"] for a in arms]),
-            f"{np.mean([a['seconds'] for a in arms]):.0f}",
+            f"{np.mean([a['steps'] for a in trained]):.0f}",
+            _mean_sd([a["val_bpb"] for a in trained]),
+            _mean_sd([a["confirm_bpb"] for a in trained]),
+            f"{np.mean([a['seconds'] for a in trained]):.0f}",
         )
     for basis in ("steps", "seconds"):
         key = f"delta_bpb_vs_best_fixed_{basis}"

@@ -48,9 +48,9 @@ def measure(config: RunConfig, seeds: int, jobs: int, say: Say) -> tuple[Table, 
     data = arms.heading("null-search", config, jobs) | {
         "runs": [_row(one) for one in found],
         "sentence": sentence(claimed, settled, claims, without=len(found) - settled),
-        "summary": _in_keys("false_discovery_frac", claims)
-        | _in_keys("no_difference_frac", level)
-        | _in_keys("generation_found_frac", finds)
+        "summary": arms.in_keys("false_discovery_frac", claims)
+        | arms.in_keys("no_difference_frac", level)
+        | arms.in_keys("generation_found_frac", finds)
         | {
             "runs": float(len(found)),
             "runs_without_final": float(len(found) - settled),
@@ -112,10 +112,6 @@ def _row(one: Searched) -> dict[str, Any]:
         "steps": one.steps,
         "seconds": one.seconds,
     }
-
-
-def _in_keys(key: str, share: Interval) -> dict[str, float]:
-    return {key: share.value, f"{key}_ci_low": share.low, f"{key}_ci_high": share.high}
 
 
 def _table(data: dict[str, Any]) -> Table:

@@ -204,19 +204,11 @@ def _summary(data: dict[str, Any], truths: Truths) -> dict[str, float]:
     summary: dict[str, float] = {}
     for key in ("found", "kept"):
         share = share_interval(sum(row[key] for row in runs), n, confidence=0.95)
-        summary |= {
-            f"{key}_frac": share.value,
-            f"{key}_frac_ci_low": share.low,
-            f"{key}_frac_ci_high": share.high,
-        }
+        summary |= arms.in_keys(f"{key}_frac", share)
     rivals = {"gain_nats": FIRST, "margin_nats": min(OTHERS, key=lambda f: _mean(truths, f))}
     for key, rival in rivals.items():
         gain = t_interval(np.array(truths[rival]) - np.array(truths[PLANTED]))
-        summary |= {
-            f"planted_{key}": gain.value,
-            f"planted_{key}_ci_low": gain.low,
-            f"planted_{key}_ci_high": gain.high,
-        }
+        summary |= arms.in_keys(f"planted_{key}", gain)
     surely = all(summary[f"planted_{key}_ci_low"] > 0.0 for key in rivals)
     is_planted = surely and not any(is_equal(truths, other) for other in OTHERS)
     summary["is_planted"] = float(is_planted)

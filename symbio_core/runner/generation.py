@@ -138,7 +138,9 @@ class Population:
         own = Candidate(formula=line.formula, mutation="control")
         self.control = Trial(own, parent.fork(), start)
         self.trials = [self._child(parent, c, start) for c in proposal.candidates]
-        self.alive = [trial for trial in self.trials if self.can_inherit(trial)]
+        for trial in self.trials:
+            trial.fate = self.worthless(trial)
+        self.alive = [trial for trial in self.trials if not trial.fate]
         self.steps = 0
         self.coupling: Coupling | None = None
         if self.bench.config.has("fusion") and not setting.is_fresh:
@@ -154,22 +156,22 @@ class Population:
         cost = self.bench.function_cost(candidate.formula, self.control.candidate.formula)
         return Trial(candidate, member, start, cost)
 
-    def can_inherit(self, trial: Trial) -> bool:
-        """Say whether the line's weights are worth anything to a child; one of no use is not tried.
+    def worthless(self, trial: Trial) -> str:
+        """Say why the line's weights are worth nothing to a child, which is then not trained.
 
-        With some functions they know less than fresh weights, which guess at ln(vocabulary) nats a
-        token. A rung is too short to unlearn that: such children ended theirs some nats behind.
+        Empty where they are worth something. With some functions they know less than fresh weights,
+        which guess at ln(vocabulary) nats a token. A rung is too short to unlearn that: such
+        children ended theirs some nats behind.
         """
         if self.setting.is_fresh:
-            return True
+            return ""
         looked = self.bench.searched[:LOOKED_AT]
         nats = float(self.bench.measure(trial.member.model, looked).mean())
         limit = max(math.log(self.bench.n_vocab), trial.start_nats)
         if nats <= limit:
-            return True
-        trial.fate = f"not trained: on the line's weights it begins at {nats:.2f} nats, no better "
-        trial.fate += f"than guessing ({limit:.2f})"
-        return False
+            return ""
+        begins = f"on the line's weights it begins at {nats:.2f} nats"
+        return f"not trained: {begins}, no better than guessing ({limit:.2f})"
 
     @property
     def members(self) -> list[Trial]:

@@ -76,12 +76,11 @@ class PhaseRun:
         self.line: Member = snapshot.member
         self.search: SearchState = snapshot.search
         self.best: Snapshot | None = snapshot.best
-        if snapshot.progress is not None:
-            self.at = PhaseProgress.model_validate(snapshot.progress)
-            self._adapt()
-        else:
-            self.at = PhaseProgress(start=start, spent_before=spent_before)
-            self._adapt()
+        self.at = PhaseProgress.model_validate(
+            snapshot.progress or {"start": start, "spent_before": spent_before}
+        )
+        self._adapt()
+        if snapshot.progress is None:
             self._leave_a_loser()
             self._evaluate()
         self.saved_at = self.begun_at = self.at.spent

@@ -41,24 +41,21 @@ CALM = {
     "gates.overtime": 1e6,
 }
 """A life of the line alone."""
-ON_MACHINES: dict[str, Any] = {
+ON_GCE: dict[str, Any] = {
     "storage.root": ROOT,
     "compute.kind": "gce",
     "compute.threads": 1,
     "compute.gce.project": "my-project",
-    "compute.gce.zones": ZONES[:2],
     "compute.gce.retry_after_s": 0.0,
+}
+ON_MACHINES: dict[str, Any] = ON_GCE | {
+    "compute.gce.zones": ZONES[:2],
     # No worker of Prefect is asked here, so none has to find a server.
     "compute.elsewhere.prefect_api_url": "http://127.0.0.1:9/api",
 }
 """A run on machines that look into the bucket for their turns, and need no Prefect."""
-CLOUD: dict[str, Any] = {
-    "storage.root": ROOT,
-    "compute.kind": "gce",
-    "compute.threads": 1,
-    "compute.gce.project": "my-project",
+CLOUD: dict[str, Any] = ON_GCE | {
     "compute.gce.zones": ZONES,
-    "compute.gce.retry_after_s": 0.0,
     "compute.gce.tries_per_zone": 6,
     "compute.gce.notice_s": 30,
     "compute.elsewhere.beat_s": 1.0,
@@ -158,6 +155,17 @@ def _apart_s(one: Stretch | None, other: Stretch | None) -> float:
     return abs(one[0] - other[0]) + abs(one[1] - other[1])
 
 
+def vm_environment(bucket: StorageServer, python: str) -> dict[str, str]:
+    """Return the environment of machines that reach this bucket, and take ``python`` for theirs."""
+    return {
+        "PATH": os.environ["PATH"],
+        "OMP_NUM_THREADS": "1",
+        "STORAGE_EMULATOR_HOST": bucket.url,
+        "SYMBIO_VM_HOME": "symbio",
+        "SYMBIO_VM_PYTHON": python,
+    }
+
+
 @contextmanager
 def machines(
     folder: Path, python: str, timings: Timings | None = None, **env: str
@@ -174,14 +182,8 @@ def machines(
         bucket.world.add_bucket("runs")
         patch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
         patch.setattr(gcs._PACER, "interval_s", 0.0)
-        vm = {
-            "PATH": os.environ["PATH"],
-            "OMP_NUM_THREADS": "1",
-            "STORAGE_EMULATOR_HOST": bucket.url,
-            "SYMBIO_VM_HOME": "symbio",
-            "SYMBIO_VM_PYTHON": python,
-        }
-        with ComputeServer(folder / "gce", env=vm | env, timings=timings) as gce:
+        vm = vm_environment(bucket, python) | env
+        with ComputeServer(folder / "gce", env=vm, timings=timings) as gce:
             patch.setenv("SYMBIO_GCE_ENDPOINT", gce.url)
             yield gce, bucket
 
@@ -217,14 +219,7 @@ def cloud(folder: Path, settings: dict[str, str]) -> Iterator[Setting]:
         away.root = ROOT
         # Goes to each machine by way of Secret Manager; this server lets in whoever has any.
         away.env["PREFECT_API_KEY"] = KEY
-        vm = {
-            "PATH": os.environ["PATH"],
-            "OMP_NUM_THREADS": "1",
-            "STORAGE_EMULATOR_HOST": bucket.url,
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "SYMBIO_VM_HOME": "symbio",
-            "SYMBIO_VM_PYTHON": sys.executable,
-        }
+        vm = vm_environment(bucket, sys.executable) | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
         # A second of a notice lasts a tenth of one here.
         with ComputeServer(folder / "gce", env=vm, timings=Timings(scale=0.1)) as gce:
             away.env |= {"SYMBIO_GCE_ENDPOINT": gce.url, "SYMBIO_SECRETS_ENDPOINT": gce.url}

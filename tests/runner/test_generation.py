@@ -8,12 +8,12 @@ import torch
 
 from symbio_core import runner
 from symbio_core.activations import distance, parse
+from symbio_core.benches.detectors.lives import tried
 from symbio_core.config import RunConfig, changed
 from symbio_core.lifecycle import effective, generation_price
 from symbio_core.records import Adaptation, Candidate, Generation, PhasePlan
 from symbio_core.runner.coupling import Coupling
 from symbio_core.runner.generation import (
-    Gather,
     Population,
     Setting,
     _winner,
@@ -191,22 +191,13 @@ def test_a_consensus_that_is_ahead_is_accepted_and_pulls_every_member(bench: Wor
     assert all(0.0 < factor < 1.0 for factor in coupling.hidden)
 
 
-def brought(*formulas: str) -> Gather:
-    """Bring these functions together, whatever the search would have asked for."""
-
-    def gather(bench: Workbench, line: Member, state: SearchState, setting: Setting) -> Population:
-        return population(bench, line, setting.plan.phase, *formulas)
-
-    return gather
-
-
 def test_a_child_to_which_the_lines_weights_are_worth_nothing_is_not_trained(
     bench: Workbench,
 ) -> None:
     line, setting = line_of(bench, 120), setting_of(bench, "cambrian")
     generation, *_ = run_generation(
         bench, line, initial_state(line.formula), setting, lambda _step, _loss: None,
-        brought("-gelu(x)", "gelu(x)+0.01·x"),
+        tried("-gelu(x)", "gelu(x)+0.01·x"),
     )  # fmt: skip
     mirrored, near = generation.members
     assert mirrored.score is None
@@ -214,7 +205,7 @@ def test_a_child_to_which_the_lines_weights_are_worth_nothing_is_not_trained(
     assert near.score is not None
     alone, *_ = run_generation(
         bench, line_of(bench, 120), initial_state(line.formula), setting, lambda _step, _loss: None,
-        brought("gelu(x)+0.01·x"),
+        tried("gelu(x)+0.01·x"),
     )  # fmt: skip
     assert generation.steps == alone.steps, "nothing is spent on it"
     assert near.score.loss_nats == alone.members[0].score.loss_nats  # type: ignore[union-attr]
@@ -224,7 +215,7 @@ def test_a_generation_of_which_nobody_is_tried_is_the_line_going_on(bench: Workb
     line, setting = line_of(bench, 120), setting_of(bench, "cambrian")
     generation, after, state = run_generation(
         bench, line, initial_state(line.formula), setting, lambda _step, _loss: None,
-        brought("-gelu(x)", "-2·gelu(x)"),
+        tried("-gelu(x)", "-2·gelu(x)"),
     )  # fmt: skip
     assert not generation.found
     assert all(member.score is None for member in generation.members)
@@ -241,7 +232,7 @@ def test_a_fresh_child_has_no_weights_to_be_sent_away_for(bench: Workbench) -> N
 def test_the_mirror_image_of_the_parent_needs_a_cold_twin_to_tell_why(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Population, "can_inherit", lambda _self, _trial: True)
+    monkeypatch.setattr(Population, "worthless", lambda _self, _trial: "")
     line = line_of(bench, 120)
     trials = population(bench, line, "cambrian", "-gelu(x)", "gelu(x)+0.01·x")
     climb(trials)

@@ -163,7 +163,7 @@ def summarised(rows: Sequence[Row]) -> dict[str, float]:
 
 def _add(summary: dict[str, float], key: str, hits: Sequence[bool]) -> None:
     share = share_interval(sum(hits), len(hits), confidence=0.95)
-    summary |= {key: share.value, f"{key}_ci_low": share.low, f"{key}_ci_high": share.high}
+    summary |= arms.in_keys(key, share)
 
 
 def _line(row: Row) -> str:

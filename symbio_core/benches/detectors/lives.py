@@ -128,11 +128,16 @@ class Life:
         )
 
 
-def tried(*formulas: str) -> Gather:
-    """Return what brings these functions together, whatever the search would have asked for."""
+def tried(*formulas: str, kind: type[Population] = Population) -> Gather:
+    """Return what brings these functions together, whatever the search would have asked for.
+
+    Args:
+        formulas: what is tried.
+        kind: how its members live together.
+    """
 
     def brought(bench: Workbench, line: Member, state: SearchState, setting: Setting) -> Population:
-        return Population(bench, line, setting, proposed(*formulas), state.generations)
+        return kind(bench, line, setting, proposed(*formulas), state.generations)
 
     return brought
 

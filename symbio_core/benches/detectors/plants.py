@@ -78,13 +78,9 @@ class _OneReadsItAll(Population):
 
 def memorisation(config: RunConfig, folder: Path) -> Life:
     """Let one member of a generation read the same sixteen batches over and over."""
-
-    def gather(bench: Workbench, line: Member, state: SearchState, setting: Setting) -> Population:
-        return _OneReadsItAll(bench, line, setting, proposed(*RELATED), state.generations)
-
     life = Life(tiny(config, SHORT | {"phases.cambrian.rung_steps": 40}), folder)
     life.phase("abiogenesis", GROWN)
-    one_generation(life, gather)
+    one_generation(life, tried(*RELATED, kind=_OneReadsItAll))
     return life
 
 
@@ -157,9 +153,9 @@ def complexity(config: RunConfig, folder: Path) -> Life:
 class _AllInherit(Population):
     """Members of which none is sent away for what the inherited weights are worth to it."""
 
-    def can_inherit(self, trial: Trial) -> bool:
-        """Say yes to all."""
-        return True
+    def worthless(self, trial: Trial) -> str:
+        """Have nothing against anyone."""
+        return ""
 
 
 def interference(config: RunConfig, folder: Path) -> Life:
@@ -167,14 +163,9 @@ def interference(config: RunConfig, folder: Path) -> Life:
 
     A generation would not try such a child: it is tried here, for the detector's sake.
     """
-
-    def gather(bench: Workbench, line: Member, state: SearchState, setting: Setting) -> Population:
-        children = proposed("-gelu(x)", "gelu(x)+0.01·x")
-        return _AllInherit(bench, line, setting, children, state.generations)
-
     life = Life(tiny(config, SHORT), folder)
     life.phase("abiogenesis", GROWN)
-    one_generation(life, gather)
+    one_generation(life, tried("-gelu(x)", "gelu(x)+0.01·x", kind=_AllInherit))
     return life
 
 
